@@ -1,0 +1,130 @@
+//! The bytes of an input or an output, carried without being parsed.
+//!
+//! A payload is copied once, when it leaves the socket buffer; everything after that shares the bytes.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+/// How the bytes of a [`Payload`] are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Encoding {
+    /// UTF-8 JSON text; the default of the wire contract.
+    #[default]
+    Json,
+    /// `MessagePack`, announced by `enc=msgpack`.
+    MsgPack,
+}
+
+/// The input of a job or the output of a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    encoding: Encoding,
+    bytes: Bytes,
+}
+
+/// Why a payload could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The text is not JSON of the wanted shape.
+    #[error("the payload is not the expected JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The bytes are not `MessagePack` of the wanted shape.
+    #[error("the payload is not the expected MessagePack: {0}")]
+    MsgPackDecode(#[from] rmp_serde::decode::Error),
+    /// The value cannot be written as `MessagePack`.
+    #[error("the value cannot be written as MessagePack: {0}")]
+    MsgPackEncode(#[from] rmp_serde::encode::Error),
+}
+
+/// How deep a `MessagePack` input may nest; the decoder's own bound (1,024) is larger than a small stack.
+const MAX_MSGPACK_DEPTH: usize = 128;
+
+impl Payload {
+    /// JSON text that is already known to be well-formed.
+    #[must_use]
+    pub fn json(bytes: impl Into<Bytes>) -> Self {
+        Self { encoding: Encoding::Json, bytes: bytes.into() }
+    }
+
+    /// Bytes in a stated encoding.
+    #[must_use]
+    pub fn encoded(encoding: Encoding, bytes: impl Into<Bytes>) -> Self {
+        Self { encoding, bytes: bytes.into() }
+    }
+
+    /// The JSON object without members, the default input.
+    #[must_use]
+    pub const fn empty_object() -> Self {
+        Self { encoding: Encoding::Json, bytes: Bytes::from_static(b"{}") }
+    }
+
+    /// The JSON `null`.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self { encoding: Encoding::Json, bytes: Bytes::from_static(b"null") }
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// The value has no JSON form (a map whose keys are not strings, say).
+    pub fn from_value<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, PayloadError> {
+        Ok(Self::json(serde_json::to_vec(value)?))
+    }
+
+    /// Reads the payload into a type, whatever its encoding.
+    ///
+    /// # Errors
+    /// The bytes do not have the shape of `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
+        match self.encoding {
+            Encoding::Json => Ok(serde_json::from_slice(&self.bytes)?),
+            Encoding::MsgPack => {
+                let mut decoder = rmp_serde::Deserializer::from_read_ref(&self.bytes);
+                decoder.set_max_depth(MAX_MSGPACK_DEPTH);
+                Ok(T::deserialize(&mut decoder)?)
+            }
+        }
+    }
+
+    /// The same payload as JSON text; free when it already is.
+    ///
+    /// # Errors
+    /// The `MessagePack` bytes are malformed or have no JSON form (raw binary, say).
+    pub fn into_json(self) -> Result<Self, PayloadError> {
+        match self.encoding {
+            Encoding::Json => Ok(self),
+            Encoding::MsgPack => Self::from_value(&self.parse::<serde_json::Value>()?),
+        }
+    }
+
+    /// The encoding of [`Self::bytes`].
+    #[must_use]
+    pub const fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The bytes as they are.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Gives the bytes away.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are no bytes at all (which is not valid JSON).
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
