@@ -66,7 +66,12 @@ impl ErrorClass {
     #[must_use]
     pub const fn is_retryable_by_default(self) -> bool {
         match self {
-            Self::Timeout | Self::Connect | Self::Throttled | Self::Server | Self::BadContent | Self::Exec
+            Self::Timeout
+            | Self::Connect
+            | Self::Throttled
+            | Self::Server
+            | Self::BadContent
+            | Self::Exec
             | Self::Internal => true,
             Self::Client | Self::InvalidInput | Self::Forbidden => false,
         }

@@ -1,1 +1,42 @@
-//! To be written.
+//! The only crate that speaks Redis: connections that mend themselves, every key, the function library with one typed twin per
+//! function, claiming, and the reading of what is stored.
+//!
+//! A [`Store`] knows where Redis is; a [`Partition`] of it is what engines work with. Every change of state is one call of one
+//! function (or, for plain jobs that leave nothing behind, XACK with XDEL); nothing here repeats a call by itself.
+
+mod claims;
+mod crons;
+mod definitions;
+mod endpoint;
+mod error;
+mod functions;
+pub mod keys;
+mod letters;
+mod library;
+mod link;
+mod members;
+mod queues;
+mod records;
+mod settings;
+mod store;
+mod wire;
+
+pub use claims::{ClaimedEntry, Claimer, Pending};
+pub use crons::Cron;
+pub use definitions::Published;
+pub use endpoint::redact_url;
+pub use error::{Error, Fault, Remedy};
+pub use functions::{
+    Admission, Beat, Burial, Completion, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Expansion,
+    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Released, RootStep, Settled, Slot, Started,
+    StepOutcome,
+};
+pub use keys::Keys;
+pub use letters::Letter;
+pub use library::{LIBRARY_NAME, LIBRARY_VERSION, text as library_text};
+pub use link::Link;
+pub use members::Member;
+pub use queues::QueueDepth;
+pub use records::{RunRecord, RunSummary};
+pub use settings::Settings;
+pub use store::{Partition, ServerFacts, Store};

@@ -12,8 +12,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod registry;
+
 pub use bytes::Bytes;
-pub use tidemill_protocol::{Encoding, ErrorClass, Payload};
+pub use registry::{DEFAULT_TIMEOUT, Registry, RegistryError, ToolEntry, UnknownTool};
+pub use tidemill_protocol::{Encoding, ErrorClass, Payload, RetryPolicy};
 
 /// The future of one attempt.
 pub type ToolFuture = Pin<Box<dyn Future<Output = Result<Payload, ToolError>> + Send + 'static>>;
@@ -60,7 +63,9 @@ impl Context {
     /// The same over all attempts of one piece of work: send it to services that can recognise a repetition.
     #[must_use]
     pub fn idempotency_key(&self) -> Cow<'_, str> {
-        self.step.as_ref().map_or_else(|| Cow::Borrowed(&*self.id), |step| Cow::Owned(format!("{}/{step}", self.id)))
+        self.step
+            .as_ref()
+            .map_or_else(|| Cow::Borrowed(&*self.id), |step| Cow::Owned(format!("{}/{step}", self.id)))
     }
 }
 

@@ -1,0 +1,129 @@
+//! What a claimed entry is: a job as the contract describes it, or a part of a run as Tidemill itself dispatches it.
+
+use bytes::Bytes;
+
+use crate::job::{Job, Malformed, Reader};
+
+/// What a claimed entry asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// A job as the contract describes it.
+    Job(Job),
+    /// A part of a run.
+    Part(RunPart),
+}
+
+/// A part of a run, dispatched by the function library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPart {
+    /// The run's id.
+    pub run: String,
+    /// Its workflow as `name@version`.
+    pub workflow: String,
+    /// Which part.
+    pub part: Part,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// How many workers died holding it.
+    pub deaths: u32,
+    /// When the first attempt began, in Unix milliseconds; only set for a retry.
+    pub first_attempt_ms: Option<u64>,
+}
+
+/// Which part of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A step.
+    Step {
+        /// Its index in the plan.
+        step: u32,
+    },
+    /// One item of a `for_each`.
+    Item {
+        /// The step's index.
+        step: u32,
+        /// The item's index.
+        item: u64,
+    },
+    /// The joining of a `for_each`'s outputs.
+    Gather {
+        /// The step's index.
+        step: u32,
+    },
+    /// The computing of the run's output.
+    Finish,
+    /// The rest of a fan-out too wide for one call.
+    Fan {
+        /// The step whose dependents are dispatched; absent for the run's first steps.
+        origin: Option<u32>,
+        /// Where to go on.
+        from: u32,
+        /// The mode letters of the settling call.
+        mode: String,
+    },
+}
+
+impl Work {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// The entry is neither a job (see [`Reader::read`]) nor a well-formed part of a run.
+    pub fn read(reader: Reader, fields: Vec<(Bytes, Bytes)>) -> Result<Self, Malformed> {
+        if fields.first().is_some_and(|(name, _)| &**name == b"run")
+            || fields.iter().any(|(name, _)| &**name == b"run")
+        {
+            return RunPart::read(&fields).map(Self::Part);
+        }
+        reader.read(fields).map(Self::Job)
+    }
+}
+
+impl RunPart {
+    fn read(fields: &[(Bytes, Bytes)]) -> Result<Self, Malformed> {
+        let find = |name: &str| {
+            let value =
+                fields.iter().find(|(field, _)| &**field == name.as_bytes()).map(|(_, value)| &**value);
+            value.map(|value| std::str::from_utf8(value).map_err(|_| bad(name))).transpose()
+        };
+        let index = |name: &str| find(name)?.map(|v| v.parse::<u32>().map_err(|_| bad(name))).transpose();
+        let step = index("step")?;
+        let part = if find("finish")?.is_some() {
+            Part::Finish
+        } else if let Some(origin) = find("fan")? {
+            let origin = if origin == "roots" { None } else { Some(origin.parse().map_err(|_| bad("fan"))?) };
+            Part::Fan {
+                origin,
+                from: index("from")?.ok_or_else(|| bad("from"))?,
+                mode: find("mode")?.unwrap_or_default().to_owned(),
+            }
+        } else {
+            let step = step.ok_or_else(|| bad("step"))?;
+            if find("gather")?.is_some() {
+                Part::Gather { step }
+            } else if let Some(item) = find("item")? {
+                Part::Item { step, item: item.parse().map_err(|_| bad("item"))? }
+            } else {
+                Part::Step { step }
+            }
+        };
+        Ok(Self {
+            run: find("run")?.ok_or_else(|| bad("run"))?.to_owned(),
+            workflow: find("wf")?.ok_or_else(|| bad("wf"))?.to_owned(),
+            part,
+            attempt: index("attempt")?.unwrap_or(1),
+            deaths: index("_deaths")?.unwrap_or(0),
+            first_attempt_ms: find("_first_ms")?
+                .map(|v| v.parse().map_err(|_| bad("_first_ms")))
+                .transpose()?,
+        })
+    }
+}
+
+fn bad(field: &str) -> Malformed {
+    Malformed {
+        code: "malformed",
+        message: format!(
+            "an entry with a field \"run\" is Tidemill's own, and its field {field:?} is missing or not valid"
+        ),
+    }
+}

@@ -1,0 +1,23 @@
+-- The published names. They are global in Redis, so they carry the protocol version; within one version functions are only
+-- added. What settles, renews or releases works beyond maxmemory (`allow-oom`); what takes new work in does not.
+
+redis.register_function({ function_name = 'tm1_start', callback = start, flags = {} })
+redis.register_function({ function_name = 'tm1_settle_step', callback = settle_step, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_finish', callback = finish, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_end_run', callback = end_run_now, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_expand', callback = expand, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_settle_item', callback = settle_item, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_complete', callback = complete, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_bury', callback = bury, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_defer', callback = defer, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_promote', callback = promote, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_release', callback = release, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_beat', callback = beat, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_forget', callback = forget, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_enqueue', callback = enqueue, flags = {} })
+redis.register_function({ function_name = 'tm1_accept', callback = accept, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_cancel', callback = cancel, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_fire', callback = fire, flags = {} })
+redis.register_function({ function_name = 'tm1_replay', callback = replay, flags = {} })
+redis.register_function({ function_name = 'tm1_repair', callback = repair, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_version', callback = function() return TIDEMILL_LIBRARY_VERSION end, flags = { 'no-writes', 'allow-stale' } })

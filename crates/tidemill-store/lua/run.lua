@@ -1,0 +1,80 @@
+-- A change of one run: collected first, written by one HSET and one XADD. The audit entry carries one record per
+-- transition, its field name being the record's sequence number in this run: gapless because HSET and XADD are one call.
+
+local function open_change(run, audit, now, seq)
+  return { run = run, audit = audit, now = now, seq = tonumber(seq) or 0, set = {}, log = {}, n = 0, m = 0 }
+end
+
+local function put(change, name, value)
+  local n = change.n
+  change.set[n + 1], change.set[n + 2] = name, value
+  change.n = n + 2
+end
+
+local function note(change, subject, from, to, at, attempt, who)
+  change.seq = change.seq + 1
+  local m = change.m
+  change.log[m + 1] = change.seq
+  change.log[m + 2] = subject .. ' ' .. from .. ' ' .. to .. ' ' .. at .. ' ' .. attempt .. ' ' .. who
+  change.m = m + 2
+end
+
+local function write_change(change)
+  if change.m > 0 then
+    put(change, 'q', change.seq)
+    redis.call('XADD', change.audit, '*', unpack(change.log))
+  end
+  if change.n > 0 then redis.call('HSET', change.run, unpack(change.set)) end
+end
+
+-- A step's record: state attempt ready started ended worker entry queue; a dash stands for nothing.
+local function record(state, attempt, ready, started, ended, who, entry, queue)
+  return state .. ' ' .. attempt .. ' ' .. ready .. ' ' .. started .. ' ' .. ended .. ' ' .. who .. ' ' .. entry .. ' ' .. queue
+end
+
+local function parse_record(text)
+  if not text then return nil end
+  local state, attempt, ready, started, ended, who, entry, queue =
+    string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if not state then return nil end
+  return { state = state, attempt = attempt, ready = ready, started = started, ended = ended, who = who, entry = entry, queue = queue }
+end
+
+-- pending -> ready: the entry goes to the step's queue and its id into the record.
+local function dispatch(change, run_id, workflow, step, name, stream, queue)
+  local entry = redis.call('XADD', stream, '*', 'run', run_id, 'wf', workflow, 'step', step, 'attempt', '1')
+  put(change, 's' .. step, record('ready', '1', change.now, '-', '-', '-', entry, queue))
+  note(change, name, 'pending', 'ready', change.now, '1', '-')
+end
+
+local RUN_ENDED = { succeeded = true, failed = true, cancelled = true, timed_out = true, compensated = true, compensation_failed = true }
+
+-- Ends a run. `places` holds the keys live, ended, cancelled, dead, result, reply; `ending` what to record:
+-- id, workflow, from, to, who, output (JSON text), error (JSON text), code, reason, retention_ms, dead_cap and, read from
+-- the run, input, ttl_ms, replies. Steps still in flight record their own end when their entries are met.
+local function end_run(change, places, ending)
+  local now = change.now
+  note(change, '@', ending.from, ending.to, now, '0', ending.who)
+  put(change, 'st', ending.to)
+  put(change, 't2', now)
+  if ending.error ~= '' then put(change, 'err', ending.error) end
+  redis.call('ZREM', places.live, ending.id)
+  redis.call('ZADD', places.ended, now, ending.id)
+  if ending.to ~= 'succeeded' then redis.call('ZADD', places.cancelled, now, ending.id) end
+  if ending.to == 'failed' or ending.to == 'timed_out' then
+    redis.call('XADD', places.dead, 'MAXLEN', '~', ending.dead_cap, '*', 'code', ending.code, 'reason', ending.reason,
+      'stream', change.run, 'entry', '-', 'attempts', '1', 'at_ms', now,
+      'job.id', ending.id, 'job.workflow', ending.workflow, 'job.input', ending.input)
+  end
+  if ending.ttl_ms ~= '0' or ending.replies == '1' then
+    local output = ending.output ~= '' and ending.output or 'null'
+    local error = ending.error ~= '' and ending.error or 'null'
+    local head = '{"id":"' .. ending.id .. '","state":"' .. ending.to .. '","output":' .. output .. ',"error":' .. error .. ',"attempts":1'
+    publish(places.result, places.reply, head, ending.ttl_ms, ending.replies, now)
+  end
+end
+
+local function expire_run(change, retention_ms)
+  redis.call('PEXPIRE', change.run, retention_ms)
+  redis.call('PEXPIRE', change.audit, retention_ms)
+end

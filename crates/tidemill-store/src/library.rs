@@ -1,0 +1,86 @@
+//! The function library `tidemill.lua`: its text, and loading it where it is missing or older.
+//!
+//! Function names are global in Redis and carry the protocol version (`tm1_…`), so programs of another protocol version have
+//! their own beside ours. Within one version the library only grows: a newer text is a superset, so whoever finds a newer one
+//! loaded leaves it, and whoever finds an older one replaces it.
+
+use redis::{Cmd, RedisError, Value};
+
+use crate::error::{Error, Fault};
+use crate::wire::Wire;
+
+/// The version of this text. Raise it with every change to a file in `lua/`.
+pub const LIBRARY_VERSION: u32 = 1;
+
+/// The library's name in `FUNCTION LIST`.
+pub const LIBRARY_NAME: &str = "tidemill1";
+
+const HEAD: &str = "#!lua name=tidemill1\n";
+
+const TEXT: &str = concat!(
+    include_str!("../lua/transitions.lua"),
+    include_str!("../lua/lib.lua"),
+    include_str!("../lua/run.lua"),
+    include_str!("../lua/start.lua"),
+    include_str!("../lua/settle_step.lua"),
+    include_str!("../lua/finish.lua"),
+    include_str!("../lua/end_run.lua"),
+    include_str!("../lua/expand.lua"),
+    include_str!("../lua/settle_item.lua"),
+    include_str!("../lua/complete.lua"),
+    include_str!("../lua/bury.lua"),
+    include_str!("../lua/defer.lua"),
+    include_str!("../lua/promote.lua"),
+    include_str!("../lua/release.lua"),
+    include_str!("../lua/beat.lua"),
+    include_str!("../lua/forget.lua"),
+    include_str!("../lua/enqueue.lua"),
+    include_str!("../lua/accept.lua"),
+    include_str!("../lua/cancel.lua"),
+    include_str!("../lua/fire.lua"),
+    include_str!("../lua/replay.lua"),
+    include_str!("../lua/repair.lua"),
+    include_str!("../lua/register.lua"),
+);
+
+/// The library as `FUNCTION LOAD` takes it.
+#[must_use]
+pub fn text() -> String {
+    format!("{HEAD}local TIDEMILL_LIBRARY_VERSION = {LIBRARY_VERSION}\n{TEXT}")
+}
+
+/// Loads the library unless the same or a newer one is there.
+pub(crate) async fn ensure(wire: &mut Wire) -> Result<(), Error> {
+    let asking = |error| Error::redis("asking for the function library's version", error);
+    let version = {
+        let mut ask = Cmd::new();
+        ask.arg("FCALL_RO").arg("tm1_version").arg(0);
+        wire.on_every_primary(ask).await
+    };
+    match version.and_then(Value::extract_error) {
+        Ok(Value::Int(loaded)) if loaded >= i64::from(LIBRARY_VERSION) => return Ok(()),
+        Ok(Value::Array(each))
+            if each.iter().all(|v| matches!(v, Value::Int(n) if *n >= i64::from(LIBRARY_VERSION))) =>
+        {
+            return Ok(());
+        }
+        Ok(_) => {}
+        Err(error) if Fault::of(&error) == Fault::NoFunction => {}
+        Err(error) => return Err(asking(error)),
+    }
+    let mut load = Cmd::new();
+    load.arg("FUNCTION").arg("LOAD").arg("REPLACE").arg(text());
+    wire.on_every_primary(load).await.and_then(Value::extract_error).map_err(refused)?;
+    tracing::info!(version = LIBRARY_VERSION, "function library loaded");
+    Ok(())
+}
+
+fn refused(error: RedisError) -> Error {
+    if Fault::of(&error) == Fault::NoPermission {
+        return Error::Unsuitable(format!(
+            "the function library {LIBRARY_NAME} version {LIBRARY_VERSION} is not loaded and this user may not load it ({error}); \
+             start a scheduler first, or run `tidemill library load` as a user with FUNCTION LOAD"
+        ));
+    }
+    Error::redis("loading the function library", error)
+}
