@@ -1,0 +1,162 @@
+//! From a response to the tool's output or to the error of its status.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{self, HeaderMap};
+use hyper::{Method, StatusCode};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use tidemill_tool::{ErrorClass, Payload, ToolError};
+use url::Url;
+
+use super::exchange::Answer;
+use super::request::BodyKind;
+
+/// The longest wait that a service can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How deep JSON may nest, as everything that reads it later wants it.
+const MAX_DEPTH: usize = 127;
+
+/// The most of an error's body that its message quotes, in characters.
+const QUOTED_CHARS: usize = 200;
+
+#[derive(Serialize)]
+struct Output<'a> {
+    status: u16,
+    headers: Headers<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<OutputBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutputBody<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+    Nothing,
+}
+
+/// Writes each header once, several values joined as HTTP joins them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.keys_len()))?;
+        for name in self.0.keys() {
+            let values = self.0.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            map.serialize_entry(name.as_str(), &values.collect::<Vec<_>>().join(", "))?;
+        }
+        map.end()
+    }
+}
+
+/// The output of a call whose status is as wanted.
+pub(crate) fn output(answer: &Answer, kind: BodyKind, method: &Method) -> Result<Payload, ToolError> {
+    let mut output = Output {
+        status: answer.head.status.as_u16(),
+        headers: Headers(&answer.head.headers),
+        body: None,
+        body_base64: None,
+    };
+    let bytes = &answer.body[..];
+    let is_encoded =
+        answer.head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let wants_json = match kind {
+        BodyKind::Json => true,
+        BodyKind::Auto => !is_encoded && !bytes.is_empty() && is_json(&answer.head.headers),
+        BodyKind::Text | BodyKind::Bytes => false,
+    };
+    if bytes.is_empty() && (*method == Method::HEAD || kind == BodyKind::Auto) {
+        output.body = Some(OutputBody::Nothing);
+    } else if wants_json {
+        output.body = Some(OutputBody::Json(read_json(bytes)?));
+    } else {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if kind == BodyKind::Text || (kind == BodyKind::Auto && !is_encoded) => {
+                output.body = Some(OutputBody::Text(text));
+            }
+            Err(error) if kind == BodyKind::Text => {
+                return Err(bad_content(
+                    "body_not_text",
+                    format!("the body of the response is not UTF-8: {error}"),
+                ));
+            }
+            Ok(_) | Err(_) => output.body_base64 = Some(STANDARD.encode(bytes)),
+        }
+    }
+    Payload::from_value(&output).map_err(|error| bad_content("body_not_json", error.to_string()))
+}
+
+fn bad_content(code: &'static str, message: String) -> ToolError {
+    ToolError::new(ErrorClass::BadContent, code, message)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(content_type)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
+        return false;
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
+fn read_json(bytes: &[u8]) -> Result<&RawValue, ToolError> {
+    let depth = crate::json::depth(bytes);
+    if depth > MAX_DEPTH {
+        return Err(bad_content(
+            "body_too_deep",
+            format!("the body of the response nests {depth} levels deep; at most {MAX_DEPTH} are read"),
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        bad_content("body_not_json", format!("the body of the response is not JSON: {error}"))
+    })
+}
+
+/// The error of a status that is not wanted.
+pub(crate) fn status_error(answer: &Answer, method: &Method, url: &Url) -> ToolError {
+    let status = answer.head.status;
+    let class = match status {
+        StatusCode::TOO_MANY_REQUESTS => ErrorClass::Throttled,
+        StatusCode::REQUEST_TIMEOUT => ErrorClass::Timeout,
+        status if status.is_server_error() => ErrorClass::Server,
+        _ => ErrorClass::Client,
+    };
+    let body = String::from_utf8_lossy(&answer.body);
+    let mut quoted: String =
+        body.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTED_CHARS).collect();
+    if !quoted.is_empty() {
+        quoted.insert_str(0, ": ");
+    }
+    let place = &url[..url::Position::AfterPath];
+    ToolError::new(class, "http_status", format!("{method} {place} answered {status}{quoted}"))
+        .with_retry_after(retry_after(&answer.head.headers))
+}
+
+/// Reads `Retry-After`: seconds, or a date that is compared with the server's own `Date`.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = headers
+        .get(header::DATE)
+        .and_then(|date| date.to_str().ok())
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or_else(wall_clock);
+    Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a date is compared with a date; only when the server sends no Date"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
