@@ -1,1 +1,21 @@
-//! To be written.
+//! Workflows: from a definition in YAML or JSON to a validated plan, and the expressions in it. Pure: no clock, no
+//! network, no Redis.
+
+mod definition;
+mod expr;
+mod nearest;
+mod plan;
+mod problem;
+mod schema;
+mod scope;
+mod source;
+mod template;
+
+pub use definition::{
+    ActionDefinition, Definition, FailurePolicy, ForEachDefinition, Join, MAX_STEPS, StepDefinition,
+};
+pub use expr::{ExprError, Fault, Filter, Limits};
+pub use plan::{Action, Decision, Finish, Fires, ForEach, Need, Plan, PlanStep, ToolCatalog};
+pub use problem::{Problem, ProblemCode, Problems};
+pub use scope::{RunView, Scope, StepView};
+pub use template::{Expr, References, Template};

@@ -1,0 +1,238 @@
+//! Reading members one by one: kinds, ranges, words and names, each problem with its place and the nearest known name.
+
+use serde_json::Value;
+
+use crate::nearest::nearest;
+use crate::problem::{Problem, ProblemCode};
+use crate::source::{Kind, Member, Node, Segment, path_text};
+
+/// Longest time that can be given: about 300 years, so that adding it to a time cannot overflow.
+pub(super) const MAX_MS: u64 = 10_000_000_000_000;
+
+/// The members of an object whose names have been checked.
+pub(super) struct Fields<'n> {
+    members: &'n [Member],
+}
+
+impl<'n> Fields<'n> {
+    fn get(&self, name: &str) -> Option<&'n Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+}
+
+/// Where reading stands, and what was wrong so far.
+pub(super) struct Reader<'n> {
+    root: &'n Node,
+    file: &'n str,
+    path: Vec<Segment>,
+    problems: Vec<Problem>,
+}
+
+impl<'n> Reader<'n> {
+    pub(super) const fn new(root: &'n Node, file: &'n str) -> Self {
+        Self { root, file, path: Vec::new(), problems: Vec::new() }
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    pub(super) fn problem(&mut self, code: ProblemCode, message: String) {
+        let place = self.root.place_of(&self.path);
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            path: path_text(&self.path),
+            code,
+            message,
+        });
+    }
+
+    pub(super) fn bad_value(&mut self, message: String) {
+        self.problem(ProblemCode::BadValue, message);
+    }
+
+    /// An object with members of these names only.
+    pub(super) fn object<'o>(
+        &mut self,
+        node: &'o Node,
+        known: &[&str],
+        later: &[&str],
+    ) -> Option<Fields<'o>> {
+        let Kind::Object(members) = &node.kind else {
+            self.bad_value(format!("must be an object, not {}", node.kind_name()));
+            return None;
+        };
+        for (at, member) in members.iter().enumerate() {
+            let name = member.name.as_str();
+            let twice = members.iter().take(at).any(|earlier| earlier.name == name);
+            let (code, message) = if twice {
+                (ProblemCode::DuplicateMember, format!("`{name}` is given twice"))
+            } else if later.contains(&name) {
+                (ProblemCode::NotSupported, format!("`{name}` is not supported yet in this version"))
+            } else if known.contains(&name) {
+                continue;
+            } else {
+                let hint = match nearest(name, known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("known are {}", known.join(", ")),
+                };
+                (ProblemCode::UnknownMember, format!("`{name}` is not known here; {hint}"))
+            };
+            self.problems.push(Problem {
+                file: self.file.to_owned(),
+                line: member.place.line,
+                column: member.place.column,
+                path: path_text(&self.path),
+                code,
+                message,
+            });
+        }
+        Some(Fields { members })
+    }
+
+    /// Reads a member that may be left out. Null counts as left out, except where the reader takes any value.
+    pub(super) fn optional<T>(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
+        let member = fields.get(name)?;
+        self.path.push(Segment::Name(name.to_owned()));
+        let value = read(self, &member.value);
+        self.path.pop();
+        value
+    }
+
+    /// Reads a member that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
+        if !fields.has(name) {
+            self.problem(ProblemCode::MissingMember, format!("`{name}` is missing"));
+        }
+        self.optional(fields, name, read)
+    }
+
+    /// Reads each value of an array that can be read.
+    pub(super) fn each<T>(&mut self, nodes: &[Node], read: impl Fn(&mut Self, &Node) -> Option<T>) -> Vec<T> {
+        let mut values = Vec::with_capacity(nodes.len());
+        for (at, node) in nodes.iter().enumerate() {
+            self.path.push(Segment::At(at));
+            values.extend(read(self, node));
+            self.path.pop();
+        }
+        values
+    }
+
+    pub(super) fn text(&mut self, node: &Node) -> Option<String> {
+        self.str(node).map(str::to_owned)
+    }
+
+    fn str<'o>(&mut self, node: &'o Node) -> Option<&'o str> {
+        match &node.kind {
+            Kind::Scalar(Value::String(text)) => Some(text),
+            _ => {
+                self.bad_value(format!("must be a string, not {}", node.kind_name()));
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&mut self, node: &Node) -> Option<bool> {
+        match &node.kind {
+            Kind::Scalar(Value::Bool(value)) => Some(*value),
+            _ => {
+                self.bad_value(format!("must be true or false, not {}", node.kind_name()));
+                None
+            }
+        }
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn number(&mut self, node: &Node, least: u64, most: u64) -> Option<u64> {
+        let number = match &node.kind {
+            Kind::Scalar(value) => value.as_u64(),
+            _ => None,
+        };
+        if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
+            return Some(number);
+        }
+        let got = match &node.kind {
+            Kind::Scalar(value @ Value::Number(_)) => value.to_string(),
+            _ => node.kind_name().to_owned(),
+        };
+        self.bad_value(format!("must be a whole number from {least} to {most}, not {got}"));
+        None
+    }
+
+    pub(super) fn small_number(&mut self, node: &Node, least: u32, most: u32) -> Option<u32> {
+        self.number(node, least.into(), most.into()).and_then(|number| u32::try_from(number).ok())
+    }
+
+    pub(super) fn milliseconds(&mut self, node: &Node) -> Option<u64> {
+        self.number(node, 1, MAX_MS)
+    }
+
+    /// One of some words.
+    pub(super) fn word<'w>(&mut self, node: &Node, words: &[&'w str]) -> Option<&'w str> {
+        let text = self.str(node)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            let hint = nearest(text, words.iter().copied())
+                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            self.bad_value(format!("must be one of {}, not `{text}`{hint}", words.join(", ")));
+        }
+        found
+    }
+
+    pub(super) fn workflow_name(&mut self, node: &Node) -> Option<String> {
+        let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let rest = |c: char| first(c) || matches!(c, '.' | '_' | '-');
+        self.name(
+            node,
+            "lower-case letters, digits, `.`, `_` and `-`, starting with a letter or digit",
+            first,
+            rest,
+        )
+    }
+
+    pub(super) fn queue_name(&mut self, node: &Node) -> Option<String> {
+        let first = |c: char| c.is_ascii_alphanumeric();
+        let rest = |c: char| first(c) || matches!(c, '.' | '_' | '-');
+        self.name(node, "letters, digits, `.`, `_` and `-`, starting with a letter or digit", first, rest)
+    }
+
+    pub(super) fn step_id(&mut self, node: &Node) -> Option<String> {
+        let first = |c: char| c.is_ascii_alphabetic();
+        let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        self.name(node, "letters, digits, `_` and `-`, starting with a letter", first, rest)
+    }
+
+    fn name(
+        &mut self,
+        node: &Node,
+        rule: &str,
+        first: impl Fn(char) -> bool,
+        rest: impl Fn(char) -> bool,
+    ) -> Option<String> {
+        const LONGEST: usize = 64;
+        let text = self.str(node)?;
+        let mut chars = text.chars();
+        if text.len() <= LONGEST && chars.next().is_some_and(first) && chars.all(rest) {
+            return Some(text.to_owned());
+        }
+        let shown: String = text.chars().take(LONGEST + 1).collect();
+        self.bad_value(format!("`{shown}` is no valid name: 1 to {LONGEST} {rule}"));
+        None
+    }
+}

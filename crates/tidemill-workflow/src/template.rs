@@ -1,0 +1,234 @@
+//! JSON values with `${ … }` in their strings, compiled once and rendered per step.
+//!
+//! A template is kept as the pieces of the JSON text that it renders to, so that rendering is concatenation: constant
+//! parts are bytes already, and an expression that is nothing but a path to a whole document (`.input`,
+//! `.steps.x.output`, `.item`) is answered by that document's text, unread.
+
+mod compile;
+mod text;
+
+use std::sync::Arc;
+
+pub(crate) use compile::{Around, Complaint, compile, compile_condition};
+
+use crate::expr::{ExprError, Fault, Filter, Limits, Val};
+use crate::scope::{Scope, text_or_null};
+
+/// What has to be in scope for a template to be rendered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Whether the run's input is read.
+    pub input: bool,
+    /// Whether `.run` is read.
+    pub run: bool,
+    /// Whether `.item` or `.index` is read.
+    pub item: bool,
+    /// Indices of the steps whose records are read, sorted.
+    pub steps: Vec<u32>,
+    ids: Vec<Arc<str>>,
+}
+
+impl References {
+    /// The steps read, with their ids.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.steps.iter().copied().zip(self.ids.iter().map(AsRef::as_ref))
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.input |= other.input;
+        self.run |= other.run;
+        self.item |= other.item;
+        for (step, id) in other.steps.iter().zip(&other.ids) {
+            if let Err(at) = self.steps.binary_search(step) {
+                self.steps.insert(at, *step);
+                self.ids.insert(at, Arc::clone(id));
+            }
+        }
+    }
+}
+
+/// A compiled JSON value with expressions in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+    references: References,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Piece {
+    /// Finished JSON text.
+    Json(Vec<u8>),
+    /// An expression that gives a value.
+    Value(Slot),
+    /// An expression inside of a string.
+    Text(Slot),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Slot {
+    filter: Filter,
+    splice: Option<Splice>,
+    references: References,
+}
+
+/// A document whose text answers the expression as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Splice {
+    Input,
+    Output(u32),
+    Error(u32),
+    Item,
+}
+
+impl Splice {
+    fn text<'a>(self, scope: &Scope<'a>) -> &'a [u8] {
+        let text = match self {
+            Self::Input => Some(scope.input),
+            Self::Output(step) => scope.step(step).output,
+            Self::Error(step) => scope.step(step).error,
+            Self::Item => scope.item.map(|(_, item)| item),
+        };
+        text_or_null(text.unwrap_or_default()).trim_ascii()
+    }
+}
+
+impl Template {
+    /// What must be in scope.
+    #[must_use]
+    pub const fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// Whether there is no expression in it.
+    #[must_use]
+    pub fn is_constant(&self) -> bool {
+        self.constant().is_some()
+    }
+
+    /// The JSON text of a template without expressions.
+    #[must_use]
+    pub fn constant(&self) -> Option<&[u8]> {
+        match self.pieces.as_slice() {
+            [Piece::Json(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Renders to JSON text. The limits hold for the whole, whatever the number of expressions.
+    ///
+    /// # Errors
+    /// When an expression fails or a limit is reached.
+    pub fn render(&self, scope: &Scope<'_>, limits: &Limits) -> Result<Vec<u8>, ExprError> {
+        if let Some(text) = self.constant() {
+            return Ok(text.to_vec());
+        }
+        let mut renderer = Renderer { scope, limits, left: *limits, document: None, out: Vec::new() };
+        for piece in &self.pieces {
+            renderer.piece(piece, &self.references)?;
+        }
+        Ok(renderer.out)
+    }
+}
+
+/// A condition: an expression that gives true or false.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expr {
+    slot: Slot,
+}
+
+impl Expr {
+    /// What must be in scope.
+    #[must_use]
+    pub const fn references(&self) -> &References {
+        &self.slot.references
+    }
+
+    /// The jq text.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        self.slot.filter.source()
+    }
+
+    /// Evaluates the condition.
+    ///
+    /// # Errors
+    /// When it fails, reaches a limit or gives anything but true or false.
+    pub fn is_true(&self, scope: &Scope<'_>, limits: &Limits) -> Result<bool, ExprError> {
+        let filter = &self.slot.filter;
+        let document = scope.document(&self.slot.references).map_err(|fault| filter.error(fault))?;
+        filter.decide(document, limits)
+    }
+}
+
+struct Renderer<'r, 'a> {
+    scope: &'r Scope<'a>,
+    limits: &'r Limits,
+    /// The limits, with the fuel that is left.
+    left: Limits,
+    /// Built when the first expression needs it, then shared by the others.
+    document: Option<Val>,
+    out: Vec<u8>,
+}
+
+impl Renderer<'_, '_> {
+    fn piece(&mut self, piece: &Piece, references: &References) -> Result<(), ExprError> {
+        match piece {
+            Piece::Json(text) => {
+                self.push(text);
+                self.check("the template")
+            }
+            Piece::Value(slot) => match slot.splice {
+                Some(splice) => {
+                    self.push(splice.text(self.scope));
+                    self.check(slot.filter.source())
+                }
+                None => self.evaluate(slot, references, false),
+            },
+            Piece::Text(slot) => match slot.splice.map(|splice| splice.text(self.scope)) {
+                // The inside of a JSON string is escaped already.
+                Some([b'"', inside @ .., b'"']) => {
+                    self.push(inside);
+                    self.check(slot.filter.source())
+                }
+                Some(scalar) if !scalar.starts_with(b"{") && !scalar.starts_with(b"[") => {
+                    self.push(scalar);
+                    self.check(slot.filter.source())
+                }
+                _ => self.evaluate(slot, references, true),
+            },
+        }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+    }
+
+    fn check(&self, expression: &str) -> Result<(), ExprError> {
+        let limit_bytes = self.limits.output_bytes;
+        if self.out.len() > limit_bytes {
+            return Err(ExprError::new(expression, Fault::OutputTooLarge { limit_bytes }));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, slot: &Slot, references: &References, as_text: bool) -> Result<(), ExprError> {
+        let document = match &self.document {
+            Some(document) => document.clone(),
+            None => {
+                let document = self.scope.document(references).map_err(|fault| slot.filter.error(fault))?;
+                self.document.insert(document).clone()
+            }
+        };
+        let written = if as_text {
+            slot.filter.write_text(document, &mut self.left, &mut self.out)
+        } else {
+            slot.filter.write(document, &mut self.left, &mut self.out)
+        };
+        written.map_err(|mut error| {
+            if let Fault::OutOfFuel { fuel } = &mut error.fault {
+                *fuel = self.limits.fuel;
+            }
+            error
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! From JSON values to templates, with every problem found on the way.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::text::{Part, parts};
+use super::{Expr, Piece, References, Slot, Splice, Template};
+use crate::expr::{CONTEXT, Filter, Uses};
+use crate::nearest::nearest;
+use crate::problem::ProblemCode;
+use crate::source::Segment;
+
+/// What an expression stands amid.
+pub(crate) trait Around {
+    /// The index and the id of a step.
+    fn step(&self, id: &str) -> Option<(u32, Arc<str>)>;
+    /// Whether the step has surely ended, or been passed by, when the expression is evaluated.
+    fn is_upstream(&mut self, step: u32) -> bool;
+    /// All such steps.
+    fn upstream(&mut self) -> Vec<(u32, Arc<str>)>;
+    /// Ids of all steps, for suggestions.
+    fn ids(&self) -> Vec<Arc<str>>;
+    /// Whether `.item` and `.index` exist.
+    fn has_item(&self) -> bool;
+}
+
+/// A problem, with the path below the value that was compiled.
+pub(crate) struct Complaint {
+    pub(crate) path: Vec<Segment>,
+    pub(crate) code: ProblemCode,
+    pub(crate) message: String,
+}
+
+/// Compiles a value; complaints are added to `complaints`, and what they are about renders as null.
+pub(crate) fn compile(value: &Value, around: &mut dyn Around, complaints: &mut Vec<Complaint>) -> Template {
+    let mut builder = Builder {
+        around,
+        complaints,
+        path: Vec::new(),
+        pieces: Vec::new(),
+        references: References::default(),
+    };
+    builder.value(value);
+    Template { pieces: builder.pieces, references: builder.references }
+}
+
+/// Compiles a condition: one `${ … }`, or a constant boolean.
+pub(crate) fn compile_condition(
+    value: &Value,
+    around: &mut dyn Around,
+    complaints: &mut Vec<Complaint>,
+) -> Option<Expr> {
+    let mut builder = Builder {
+        around,
+        complaints,
+        path: Vec::new(),
+        pieces: Vec::new(),
+        references: References::default(),
+    };
+    let slot = match value {
+        Value::Bool(constant) => builder.slot(if *constant { "true" } else { "false" }),
+        Value::String(text) => match whole(text) {
+            Ok(Some(expression)) => builder.slot(expression),
+            Ok(None) => {
+                builder.complain(
+                    ProblemCode::BadValue,
+                    "must be one expression, `${ … }`, and nothing around it".to_owned(),
+                );
+                None
+            }
+            Err(message) => {
+                builder.complain(ProblemCode::BadExpression, message);
+                None
+            }
+        },
+        _ => {
+            builder.complain(
+                ProblemCode::BadValue,
+                "must be an expression, `${ … }`, that gives true or false".to_owned(),
+            );
+            None
+        }
+    };
+    slot.map(|slot| Expr { slot })
+}
+
+/// The expression, if the string is exactly one. A line break after it, as a YAML block leaves it, does not count.
+fn whole(text: &str) -> Result<Option<&str>, String> {
+    let trimmed = text.trim_end_matches(['\n', '\r']);
+    let parts = parts(if trimmed.starts_with("${") { trimmed } else { text })?;
+    match parts.as_slice() {
+        [Part::Expression(expression)] => Ok(Some(expression)),
+        _ => Ok(None),
+    }
+}
+
+struct Builder<'b> {
+    around: &'b mut dyn Around,
+    complaints: &'b mut Vec<Complaint>,
+    path: Vec<Segment>,
+    pieces: Vec<Piece>,
+    references: References,
+}
+
+impl Builder<'_> {
+    fn complain(&mut self, code: ProblemCode, message: String) {
+        self.complaints.push(Complaint { path: self.path.clone(), code, message });
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.string(text),
+            Value::Array(values) => {
+                self.json("[");
+                for (at, value) in values.iter().enumerate() {
+                    if at > 0 {
+                        self.json(",");
+                    }
+                    self.path.push(Segment::At(at));
+                    self.value(value);
+                    self.path.pop();
+                }
+                self.json("]");
+            }
+            Value::Object(members) => {
+                self.json("{");
+                for (at, (name, value)) in members.iter().enumerate() {
+                    if at > 0 {
+                        self.json(",");
+                    }
+                    self.json(&Value::from(name.as_str()).to_string());
+                    self.json(":");
+                    self.path.push(Segment::Name(name.clone()));
+                    self.value(value);
+                    self.path.pop();
+                }
+                self.json("}");
+            }
+            scalar => self.json(&scalar.to_string()),
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        if !text.contains("${") {
+            return self.json(&Value::from(text).to_string());
+        }
+        match whole(text) {
+            Ok(Some(expression)) => match self.slot(expression) {
+                Some(slot) => self.pieces.push(Piece::Value(slot)),
+                None => self.json("null"),
+            },
+            Ok(None) => self.interpolated(text),
+            Err(message) => {
+                self.complain(ProblemCode::BadExpression, message);
+                self.json("null");
+            }
+        }
+    }
+
+    fn interpolated(&mut self, text: &str) {
+        self.json("\"");
+        // `whole` has split this text before: it cannot fail now.
+        for part in parts(text).unwrap_or_default() {
+            match part {
+                Part::Text(text) => {
+                    let quoted = Value::from(text).to_string();
+                    self.json(quoted.get(1..quoted.len() - 1).unwrap_or_default());
+                }
+                Part::Expression(expression) => {
+                    if let Some(slot) = self.slot(expression) {
+                        self.pieces.push(Piece::Text(slot));
+                    }
+                }
+            }
+        }
+        self.json("\"");
+    }
+
+    fn json(&mut self, text: &str) {
+        if let Some(Piece::Json(last)) = self.pieces.last_mut() {
+            last.extend_from_slice(text.as_bytes());
+        } else {
+            self.pieces.push(Piece::Json(text.as_bytes().to_vec()));
+        }
+    }
+
+    fn slot(&mut self, expression: &str) -> Option<Slot> {
+        let filter = match Filter::compile(expression.trim()) {
+            Ok(filter) => filter,
+            Err(message) => {
+                let shown: String = expression.trim().chars().take(60).collect();
+                self.complain(ProblemCode::BadExpression, format!("expression `{shown}`: {message}"));
+                return None;
+            }
+        };
+        let references = self.references_of(filter.uses());
+        let splice = filter.plain_path().and_then(|path| self.splice(path));
+        self.references.add(&references);
+        Some(Slot { filter, splice, references })
+    }
+
+    fn references_of(&mut self, uses: &Uses) -> References {
+        for name in &uses.unknown {
+            let hint = nearest(name, CONTEXT.into_iter())
+                .map_or_else(String::new, |near| format!("; did you mean `.{near}`?"));
+            let known = "`.input`, `.steps`, `.run`, and in for_each `.item` and `.index`";
+            self.complain(
+                ProblemCode::BadExpression,
+                format!("there is no `.{name}`{hint} An expression sees {known}"),
+            );
+        }
+        if uses.certain_item && !self.around.has_item() {
+            self.complain(
+                ProblemCode::BadExpression,
+                "`.item` and `.index` do not exist outside of `for_each`".to_owned(),
+            );
+        }
+        let mut steps = Vec::new();
+        for id in &uses.steps {
+            match self.around.step(id) {
+                None => {
+                    let ids = self.around.ids();
+                    let hint = nearest(id, ids.iter().map(AsRef::as_ref))
+                        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                    self.complain(
+                        ProblemCode::UnknownStepReference,
+                        format!("there is no step `{id}`{hint}"),
+                    );
+                }
+                Some((step, _)) if !self.around.is_upstream(step) => {
+                    let message = format!("step `{id}` need not have ended by then; add it to `needs`");
+                    self.complain(ProblemCode::NotUpstream, message);
+                }
+                Some(step) => steps.push(step),
+            }
+        }
+        if uses.all_steps {
+            steps = self.around.upstream();
+        }
+        steps.sort_unstable_by_key(|(step, _)| *step);
+        steps.dedup_by_key(|(step, _)| *step);
+        let (steps, ids) = steps.into_iter().unzip();
+        References { input: uses.input, run: uses.run, item: uses.item && self.around.has_item(), steps, ids }
+    }
+
+    fn splice(&self, path: &[String]) -> Option<Splice> {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            ["input"] => Some(Splice::Input),
+            ["item"] if self.around.has_item() => Some(Splice::Item),
+            ["steps", id, "output"] => self.around.step(id).map(|(step, _)| Splice::Output(step)),
+            ["steps", id, "error"] => self.around.step(id).map(|(step, _)| Splice::Error(step)),
+            _ => None,
+        }
+    }
+}

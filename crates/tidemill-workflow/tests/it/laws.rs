@@ -1,0 +1,163 @@
+//! Laws that hold for every workflow.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use tidemill_workflow::{Decision, Definition, Limits, Need, Plan, Scope};
+
+use crate::plan;
+
+/// Steps that need only earlier ones, with any join.
+fn graphs() -> impl Strategy<Value = Value> {
+    let step = (prop::collection::vec(any::<prop::sample::Index>(), 0..4), 0..4_u8, any::<bool>());
+    prop::collection::vec(step, 1..30).prop_map(|steps| {
+        let steps = steps.into_iter().enumerate().map(|(at, (needs, join, continues))| {
+            let mut needs: Vec<usize> = if at == 0 { Vec::new() } else { needs.iter().map(|need| need.index(at)).collect() };
+            needs.sort_unstable();
+            needs.dedup();
+            let join = match (join, needs.len()) {
+                (1, 1..) => json!("any"),
+                (2, n @ 1..) => json!({ "n_of": n.div_ceil(2) }),
+                _ => json!("all"),
+            };
+            let needs: Vec<String> = needs.iter().map(|need| format!("s{need}")).collect();
+            json!({ "id": format!("s{at}"), "tool": "echo", "needs": needs, "join": join, "continue_on_error": continues })
+        });
+        json!({ "name": "w", "failure": "finish", "steps": steps.collect::<Vec<_>>() })
+    })
+}
+
+/// JSON without expressions.
+fn values() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e9..1e9).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "[$}{ a-z]{0,12}".prop_map(Value::from),
+    ];
+    scalar.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map("[a-z$ \"]{0,6}", inner, 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+/// Writes every `${` of the strings so that it stands for itself.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(text.replace("${", "$${")),
+        Value::Array(values) => values.iter().map(escaped).collect(),
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, value)| (name.clone(), escaped(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Carries a run out as the settle function does: counters per step, decided on when one of them is reached.
+struct Walk<'p> {
+    plan: &'p Plan,
+    stands: Vec<Need>,
+    counts: Vec<(u32, u32)>,
+    fired: Vec<u32>,
+    order: Vec<u32>,
+}
+
+impl Walk<'_> {
+    fn end(&mut self, step: u32, how: Need) {
+        assert_eq!(self.stands[step as usize], Need::Pending, "a step ends once");
+        self.stands[step as usize] = how;
+        for &dependent in self.plan.dependents(step) {
+            let count = &mut self.counts[dependent as usize];
+            count.0 += 1;
+            count.1 += u32::from(how == Need::Succeeded);
+            let fires = self.plan.fires_when(dependent).unwrap();
+            if fires.reached(count.0, count.1) && self.fired[dependent as usize] == 0 {
+                self.fire(dependent);
+            }
+        }
+    }
+
+    fn fire(&mut self, step: u32) {
+        self.fired[step as usize] += 1;
+        self.order.push(step);
+    }
+
+    fn decide(&self, step: u32) -> Decision {
+        let node = self.plan.step(step).unwrap();
+        let needs: Vec<Need> = node.needs.iter().map(|need| self.stands[*need as usize]).collect();
+        node.decide(&needs)
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_step_fires_once_after_what_it_waits_for(graph in graphs(), picks in prop::collection::vec((any::<prop::sample::Index>(), 0..10_u8), 40)) {
+        let plan = plan(&graph.to_string());
+        let count = plan.steps.len();
+        let mut walk = Walk { plan: &plan, stands: vec![Need::Pending; count], counts: vec![(0, 0); count], fired: vec![0; count], order: vec![] };
+        plan.roots().iter().for_each(|root| walk.fire(*root));
+        let mut running: Vec<u32> = Vec::new();
+        let mut picks = picks.into_iter().cycle();
+        let mut seen = 0;
+        loop {
+            // Decide on what fired; what runs ends in any order and in any way.
+            while let Some(&step) = walk.order.get(seen) {
+                seen += 1;
+                match walk.decide(step) {
+                    Decision::Run => running.push(step),
+                    Decision::Skip => walk.end(step, Need::Skipped),
+                    Decision::Wait => prop_assert!(false, "step {step} fired too early"),
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            let (pick, how) = picks.next().unwrap();
+            let step = running.swap_remove(pick.index(running.len()));
+            let continues = plan.step(step).unwrap().continue_on_error;
+            walk.end(step, match how { 0 | 1 if continues => Need::Continued, 0 | 1 => Need::Failed, 2 => Need::Skipped, _ => Need::Succeeded });
+        }
+        prop_assert!(walk.fired.iter().all(|fired| *fired == 1), "each step fires exactly once: {:?}", walk.fired);
+        prop_assert!(walk.stands.iter().all(|need| *need != Need::Pending));
+    }
+
+    #[test]
+    fn a_definition_survives_being_written_and_read(graph in graphs(), with in values(), version in proptest::option::of(1..u32::MAX)) {
+        let mut graph = graph;
+        graph["steps"][0]["with"] = with;
+        if let Some(version) = version {
+            graph["version"] = version.into();
+        }
+        let definition = Definition::parse(&graph.to_string(), "w").unwrap();
+        let again = Definition::parse(&definition.to_value().to_string(), "w").unwrap();
+        prop_assert_eq!(again, definition);
+    }
+
+    #[test]
+    fn a_constant_template_renders_to_itself(value in values()) {
+        let definition = json!({ "name": "w", "steps": [{ "id": "a", "tool": "echo", "with": escaped(&value) }] });
+        let plan = plan(&definition.to_string());
+        let with = &plan.steps[0].with;
+        let rendered = with.render(&Scope::default(), &Limits::default()).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<Value>(&rendered).unwrap(), value);
+        prop_assert!(with.is_constant());
+    }
+
+    #[test]
+    fn any_text_is_a_definition_or_a_list_of_problems(text in any::<String>()) {
+        if let Err(problems) = Definition::parse(&text, "w") {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_yaml_like_text_is_a_definition_or_a_list_of_problems(text in "[-a-z:{}\\[\\], &*!|>'\"#%@?\n\t]{0,60}") {
+        if let Err(problems) = Definition::parse(&text, "w") {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+}
