@@ -202,6 +202,10 @@ impl Error {
         Self::Redis { fault: Fault::of(&source), what, source }
     }
 
+    pub(crate) fn timed_out(what: &'static str, why: &'static str) -> Self {
+        Self::redis(what, std::io::Error::new(std::io::ErrorKind::TimedOut, why).into())
+    }
+
     /// What to do about it.
     #[must_use]
     pub const fn remedy(&self) -> Remedy {

@@ -4,13 +4,16 @@ mod admission;
 mod deferral;
 mod duties;
 mod jobs;
+mod mending;
 mod runs;
 mod steps;
 
+pub(crate) use admission::enqueued;
 pub use admission::{Admission, Enqueued};
 pub use deferral::{DeferState, Deferral, Due, Held, Released, Slot};
 pub use duties::{Beat, Firing};
 pub use jobs::{Burial, Completion};
+pub use mending::Overlooked;
 pub use runs::{EndRun, Expansion, FinishRun, NewRun, RootStep, Started};
 pub use steps::{Dependent, ItemOutcome, Mode, Settled, StepOutcome};
 
@@ -42,6 +45,7 @@ pub(crate) const ALL: &[Function] = &[
     duties::FIRE,
     duties::REPLAY,
     duties::REPAIR,
+    mending::MEND,
     jobs::COMPLETE,
     jobs::BURY,
     runs::START,

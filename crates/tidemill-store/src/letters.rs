@@ -37,7 +37,7 @@ impl Letter {
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     }
 
-    fn of(entry: claims::ClaimedEntry) -> Self {
+    pub(crate) fn of(entry: claims::ClaimedEntry) -> Self {
         let mut letter = Self {
             letter: entry.entry.to_string(),
             code: String::new(),

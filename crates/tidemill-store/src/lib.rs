@@ -7,9 +7,12 @@
 mod claims;
 mod crons;
 mod definitions;
+mod durability;
 mod endpoint;
 mod error;
+mod exclusive;
 mod functions;
+mod inspect;
 pub mod keys;
 mod letters;
 mod library;
@@ -19,18 +22,21 @@ mod queues;
 mod records;
 mod settings;
 mod store;
+mod upkeep;
 mod wire;
 
 pub use claims::{ClaimedEntry, Claimer, Pending};
 pub use crons::Cron;
 pub use definitions::Published;
+pub use durability::{Assurance, Durability};
 pub use endpoint::redact_url;
 pub use error::{Error, Fault, Remedy};
 pub use functions::{
     Admission, Beat, Burial, Completion, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Expansion,
-    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Released, RootStep, Settled, Slot, Started,
+    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Overlooked, Released, RootStep, Settled, Slot, Started,
     StepOutcome,
 };
+pub use inspect::{AuditPage, JobStatus};
 pub use keys::Keys;
 pub use letters::Letter;
 pub use library::{LIBRARY_NAME, LIBRARY_VERSION, text as library_text};

@@ -85,6 +85,11 @@ impl Link {
         self.shared.generation.load(Ordering::Acquire)
     }
 
+    /// The settings it was made with.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     /// Whether Redis is a cluster.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
@@ -116,7 +121,8 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Wire, Error> {
+    /// Makes a connection of its own, checked as every connection is.
+    pub(crate) async fn connect(&self) -> Result<Wire, Error> {
         let shared = &*self.shared;
         let mut wire = Wire::connect(&shared.endpoint, &shared.settings, shared.reply_within).await?;
         if matches!(wire, Wire::Single(_)) {

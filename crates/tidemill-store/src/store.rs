@@ -8,6 +8,7 @@ use redis::{Cmd, Value};
 use tidemill_protocol::partition_of;
 
 use crate::claims::Claimer;
+use crate::exclusive::Exclusive;
 use crate::{Error, Keys, Link, Settings};
 
 /// The pool's Redis.
@@ -24,6 +25,7 @@ pub struct Partition {
     link: Link,
     keys: Arc<Keys>,
     namespace: Arc<str>,
+    exclusive: Exclusive,
     index: u32,
 }
 
@@ -65,7 +67,9 @@ impl Store {
             )));
         }
         let link = Link::new(settings)?;
+        let exclusive = Exclusive::new(link.clone())?;
         let partition = |index| Partition {
+            exclusive: exclusive.clone(),
             link: link.clone(),
             keys: Arc::new(Keys::new(namespace, index)),
             namespace: namespace.into(),
@@ -193,6 +197,10 @@ impl Partition {
     #[must_use]
     pub const fn link(&self) -> &Link {
         &self.link
+    }
+
+    pub(crate) const fn exclusive(&self) -> &Exclusive {
+        &self.exclusive
     }
 
     /// Whether a caller may have replies pushed onto this stream.

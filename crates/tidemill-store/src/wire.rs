@@ -5,7 +5,9 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, ResponsePolicy, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
@@ -88,6 +90,17 @@ impl Wire {
 
     async fn single(info: ConnectionInfo, config: &AsyncConnectionConfig) -> RedisResult<Self> {
         Client::open(info)?.get_multiplexed_async_connection_with_config(config).await.map(Self::Single)
+    }
+
+    /// Sends a command; in a cluster, to the primary that owns the key.
+    pub(crate) async fn send_to_owner(&mut self, command: &Cmd, key: &str) -> RedisResult<Value> {
+        match self {
+            Self::Single(connection) => connection.req_packed_command(command).await,
+            Self::Cluster(connection) => {
+                let owner = SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master));
+                connection.route_command(command.clone(), RoutingInfo::SingleNode(owner)).await
+            }
+        }
     }
 
     /// Sends a command to every primary; for a single server, to it.

@@ -54,6 +54,17 @@ impl Partition {
         id_retention: Duration,
         jobs: &[Admission<'_>],
     ) -> Result<Vec<Enqueued>, Error> {
+        let call = self.enqueue_call(queue, max_length, id_retention, jobs);
+        enqueued(self.link().raw("enqueueing", call.command()).await?)
+    }
+
+    pub(crate) fn enqueue_call(
+        &self,
+        queue: &str,
+        max_length: u64,
+        id_retention: Duration,
+        jobs: &[Admission<'_>],
+    ) -> FunctionCall {
         let keys = self.keys();
         let stream = keys.stream(queue);
         let mut call = FunctionCall::new(&ENQUEUE, 4 + jobs.len());
@@ -72,8 +83,7 @@ impl Partition {
                 call.arg(*name).arg(*value);
             }
         }
-        let replies = steps::texts(self.link().raw("enqueueing", call.command()).await?)?;
-        Ok(replies.into_iter().map(enqueued).collect())
+        call
     }
 
     /// Keeps the first of each id among entries that the caller has claimed and drops the others. Replies which were kept.
@@ -101,7 +111,12 @@ impl Partition {
     }
 }
 
-fn enqueued(reply: String) -> Enqueued {
+/// Reads the reply of `tm1_enqueue`.
+pub(crate) fn enqueued(reply: redis::Value) -> Result<Vec<Enqueued>, Error> {
+    Ok(steps::texts(reply)?.into_iter().map(of_word).collect())
+}
+
+fn of_word(reply: String) -> Enqueued {
     match reply.as_str() {
         "full" => Enqueued::QueueFull,
         "duplicate" => Enqueued::Duplicate,
