@@ -290,7 +290,7 @@ pub(crate) fn redact(text: &str, secrets: &[Secret]) -> String {
             clean = clean.replace(value, REDACTED);
         }
         let escaped = Value::String(value.to_owned()).to_string();
-        let inner = escaped.trim_matches('"');
+        let inner = escaped.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
         if inner != value && clean.contains(inner) {
             clean = clean.replace(inner, REDACTED);
         }
@@ -388,11 +388,11 @@ mod tests {
 
     #[test]
     fn redaction_finds_the_plain_and_the_escaped_form() {
-        let secrets = [Secret::new("a\"b".to_owned()), Secret::new(CANARY.to_owned())];
+        let secrets = [Secret::new("a\"b\"".to_owned()), Secret::new(CANARY.to_owned())];
         assert_eq!(
-            redact(r#"{"x":"a\"b","y":"canary-7f3a"}"#, &secrets),
+            redact(r#"{"x":"a\"b\"","y":"canary-7f3a"}"#, &secrets),
             r#"{"x":"[redacted]","y":"[redacted]"}"#
         );
-        assert_eq!(redact("a\"b", &secrets), "[redacted]");
+        assert_eq!(redact("a\"b\"", &secrets), "[redacted]");
     }
 }

@@ -1,6 +1,7 @@
 //! `template.render`: text from a Jinja template and data, with bounded work, memory and output.
 
 mod metered;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -186,6 +186,9 @@ fn start(launch: Launch, orders: Sender<Order>) -> io::Result<Running> {
     Ok(Running { group: Group { leader, folder: Some(folder), orders }, child })
 }
 
+/// The descriptors that are looked at one by one on a kernel without `close_range` (before 5.9).
+const LAST_DESCRIPTOR: i32 = 4096;
+
 /// Sets, between fork and exec, what holds for the program and all its children.
 fn confine(command: &mut std::process::Command, limits: Limits) {
     let parent = rustix::process::getpid();
@@ -199,6 +202,7 @@ fn confine(command: &mut std::process::Command, limits: Limits) {
         if rustix::process::getppid() != Some(parent) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        close_at_exec();
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe work is allowed: the closure makes plain system calls on copied
@@ -209,5 +213,18 @@ fn confine(command: &mut std::process::Command, limits: Limits) {
     )]
     unsafe {
         command.pre_exec(confine);
+    }
+}
+
+/// Marks every descriptor but the three pipes: what the worker itself inherited from whoever started it is not the program's.
+#[expect(unsafe_code, reason = "no safe crate offers close_range")]
+fn close_at_exec() {
+    // SAFETY: both calls only set a flag on descriptors, by number; nothing is closed in this process's image.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            for descriptor in 3..LAST_DESCRIPTOR {
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
     }
 }

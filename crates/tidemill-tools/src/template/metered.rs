@@ -263,6 +263,7 @@ pub(crate) fn check(source: &str) -> Result<(), Error> {
 }
 
 fn compile(source: &str) -> Result<Instructions<'_>, Error> {
+    super::tokens::check(source)?;
     let syntax_tree = machinery::parse(source, "template", minijinja::syntax::SyntaxConfig::default())?;
     let mut generator = CodeGenerator::new("template", source);
     generator.compile_stmt(&syntax_tree);

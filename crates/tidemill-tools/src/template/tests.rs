@@ -2,7 +2,11 @@ use super::*;
 use tidemill_tool::Context;
 
 async fn rendered(input: &Value) -> Result<String, ToolError> {
-    let tool = Arc::new(TemplateRender::new(Settings::default()));
+    rendered_within(Settings::default(), input).await
+}
+
+async fn rendered_within(settings: Settings, input: &Value) -> Result<String, ToolError> {
+    let tool = Arc::new(TemplateRender::new(settings));
     let call = Call { input: Payload::json(input.to_string()), context: Context::default() };
     let output = tool.call(call).await?;
     output.parse().map_err(|error| ToolError::new(ErrorClass::Internal, "test", error.to_string()))
@@ -35,7 +39,11 @@ async fn a_template_that_fails_names_the_line() {
         ("{% include 'x' %}", "line 1"),
         ("{% macro m() %}{% endmacro %}", "line 1"),
         ("{{ debug() }}", "line 1"),
-        ("{{ 'x' * 3 }}", "only numbers are multiplied"),
+        ("{{ 'x' * 3 }}", "text is not multiplied"),
+        ("{{ 3 * ('x' ~ 'y') }}", "text is not multiplied"),
+        ("{{ [1] * 3 }}", "text is not multiplied"),
+        ("{{ 2 * 3 * -('x') }}", "text is not multiplied"),
+        ("{{ ('' ~ x) * 3 }}", "only numbers are multiplied"),
     ] {
         let error = rendered(&json!({"template": template, "data": {"x": 1}})).await.err();
         let message = error.map(|error| error.to_string()).unwrap_or_default();
@@ -67,7 +75,9 @@ async fn template_bombs_end_by_their_budget() {
         "{% for x in [1] recursive %}{{ loop([x, x]) }}{% endfor %}".to_owned(),
     ];
     for bomb in bombs {
-        let error = rendered(&json!({"template": bomb})).await.err();
+        // Small, so that the test is quick in a debug build too.
+        let settings = Settings { max_work: 2_000_000, max_fuel: 50_000, ..Settings::default() };
+        let error = rendered_within(settings, &json!({"template": bomb})).await.err();
         let code = error.as_ref().map(|error| error.code.as_ref());
         let expected = bomb.contains("namespace") || bomb.contains("recursive");
         assert_eq!(
@@ -88,5 +98,59 @@ async fn an_input_that_does_not_fit_is_refused_by_name() {
     ] {
         let error = rendered(&input).await.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.starts_with("invalid_input") && error.contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_multiplied_wherever_they_stand() -> Result<(), ToolError> {
+    let template = "{{ 2 * x.a[0] }} {{ x['b c'] * (1 + 2) }} {{ (x['b c'] + 1) * 2 }} {{ [1, 2][1] * 3 }} {{ 'n' ~ 2 * -3 }}";
+    assert_eq!(
+        rendered(&json!({"template": template, "data": {"x": {"a": [4], "b c": 5}}})).await?,
+        "8 15 12 6 n-6"
+    );
+    Ok(())
+}
+
+/// Each would exhaust the stack of the thread, and so end the process, if it came to the compiler.
+#[tokio::test]
+async fn long_and_deep_templates_are_refused_before_they_are_compiled() {
+    let pieces = [
+        "1+",
+        "x+",
+        "x~",
+        "x|abs|",
+        "x.",
+        "x==",
+        "x and ",
+        "not ",
+        "x[",
+        "x(",
+        "-",
+        "x if x else ",
+        "'a'~",
+        "[",
+        "{1:",
+        "(",
+    ];
+    let chains = pieces.iter().map(|piece| format!("{{{{ {}x }}}}", piece.repeat(60_000 / piece.len())));
+    let tails = ["|abs", ".x", "[0]", "+1", "(1)", " is odd"]
+        .iter()
+        .map(|piece| format!("{{{{ x{} }}}}", piece.repeat(8_000)));
+    let blocks = [
+        "{% if x %}",
+        "{% for y in x %}",
+        "{% with %}",
+        "{% set y %}",
+        "{% filter abs %}",
+        "{% autoescape 'html' %}",
+        "{% if x %}{% else %}",
+    ]
+    .iter()
+    .map(|block| block.repeat(60_000 / block.len()));
+    let elifs = std::iter::once(format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(5_000)));
+    for template in chains.chain(tails).chain(blocks).chain(elifs) {
+        let error = rendered(&json!({"template": template, "data": {"x": 1}})).await.err();
+        let start: String = template.chars().take(24).collect();
+        assert_eq!(error.map(|error| error.code), Some("template_failed".into()), "{start}");
     }
 }
