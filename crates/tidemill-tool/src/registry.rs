@@ -250,7 +250,7 @@ impl Registry {
         let bound = (name.len() / 3).max(1);
         self.entries
             .keys()
-            .map(|known| (edit_distance(name.as_bytes(), known.as_bytes()), known))
+            .map(|known| (strsim::levenshtein(name, known), known))
             .filter(|(distance, _)| *distance <= bound)
             .min_by(|a, b| a.cmp(b))
             .map(|(_, known)| Arc::clone(known))
@@ -263,25 +263,6 @@ fn is_tool_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&bytes.len())
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-}
-
-/// Levenshtein's distance over bytes.
-fn edit_distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, &from) in a.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, &to) in row.iter_mut().skip(1).zip(b) {
-            let substituted = diagonal + usize::from(from != to);
-            diagonal = *cell;
-            left = substituted.min(left + 1).min(diagonal + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -350,12 +331,5 @@ mod tests {
         assert_eq!(registry.names(), ["echo", "sleep"]);
         assert_eq!(registry.kinds(), ["inline"]);
         Ok(())
-    }
-
-    #[test]
-    fn the_distance_counts_edits() {
-        assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
-        assert_eq!(edit_distance(b"", b"abc"), 3);
-        assert_eq!(edit_distance(b"same", b"same"), 0);
     }
 }

@@ -209,3 +209,43 @@ fn settings_that_cannot_work_are_refused_by_name() {
         assert!(why.contains(part), "{settings}: `{why}` lacks `{part}`");
     }
 }
+
+/// What a file of this repository says.
+fn file(path: &str) -> Result<String, std::io::Error> {
+    std::fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR")))
+}
+
+#[test]
+fn the_example_settings_make_working_tools() -> TestResult {
+    let path = format!("{}/../../config/tools.example.yaml", env!("CARGO_MANIFEST_DIR"));
+    let settings = tidemill_runtime::settings::load::<Settings>(
+        &tidemill_runtime::settings::Sources::none().file(path),
+    )?
+    .settings;
+    let registry = builtin(&settings)?;
+    for name in ["shop.hold", "lines.sort", "order.letter", "order.total"] {
+        registry.find(name)?;
+    }
+    assert_eq!(registry.find("http.request")?.timeout.as_secs(), 10);
+    assert_eq!(registry.find("shop.hold")?.retry.max_attempts(), 5);
+    Ok(())
+}
+
+#[test]
+fn every_setting_and_every_member_of_an_input_is_documented() -> TestResult {
+    let text = file("docs/tools.md")?;
+    let settings = serde_json::to_value(Settings::default())?;
+    let mut keys: Vec<String> = Vec::new();
+    for section in ["http_request", "exec", "template", "jq"] {
+        keys.extend(settings[section].as_object().ok_or("no section")?.keys().cloned());
+    }
+    let named = serde_json::to_value(tidemill_tools::NamedTool::default())?;
+    keys.extend(named.as_object().ok_or("no object")?.keys().cloned());
+    for entry in builtin(&Settings::default())?.iter() {
+        let schema = entry.tool.input_schema();
+        keys.extend(schema["properties"].as_object().into_iter().flat_map(|members| members.keys().cloned()));
+    }
+    let missing: Vec<&String> = keys.iter().filter(|key| !text.contains(key.as_str())).collect();
+    assert!(missing.is_empty(), "docs/tools.md lacks {missing:?}");
+    Ok(())
+}
