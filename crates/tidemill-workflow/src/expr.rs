@@ -25,7 +25,7 @@ pub(crate) use value::{Members, Val};
 /// Bounds of one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Steps of the interpreter; copying and comparing count by size (default 2,000,000, well under a second).
+    /// Steps of the interpreter; copying and comparing count by size (default 1,000,000, well under a second).
     pub fuel: u64,
     /// Longest JSON text of an output, in bytes (default 1 MiB).
     pub output_bytes: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { fuel: 2_000_000, output_bytes: 1 << 20, depth: 128 }
+        Self { fuel: 1_000_000, output_bytes: 1 << 20, depth: 128 }
     }
 }
 

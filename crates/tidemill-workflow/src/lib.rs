@@ -19,3 +19,7 @@ pub use plan::{Action, Decision, Finish, Fires, ForEach, Need, Plan, PlanStep, T
 pub use problem::{Problem, ProblemCode, Problems};
 pub use scope::{RunView, Scope, StepView};
 pub use template::{Expr, References, Template};
+
+/// JSON Schema (draft 2020-12) of the definition format, for editors. What it cannot express (circles, expressions,
+/// tools) is found by [`Definition::compile`].
+pub const DEFINITION_SCHEMA: &str = include_str!("../schema/workflow.schema.json");

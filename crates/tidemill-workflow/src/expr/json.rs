@@ -33,7 +33,8 @@ fn write_charged(value: &Val, out: &mut Vec<u8>) {
     // Written in slices of a limit that doubles, so that fuel runs out long before memory does.
     let mut limit = 4096;
     loop {
-        meter::charge_bytes(limit);
+        // Writing costs about four times what copying does.
+        meter::charge_bytes(limit * 4);
         out.clear();
         if write_value(value, out, limit).is_ok() {
             return;

@@ -22,6 +22,8 @@ pub(super) enum Stop {
 
 /// How much of the thread's stack an evaluation may take. Worker threads have 2 MiB; frames of debug builds are large.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 512 << 10 };
+/// Stack that usual expressions take.
+const SHALLOW_BYTES: usize = 24 << 10;
 
 thread_local! {
     static FUEL: Cell<u64> = const { Cell::new(u64::MAX) };
@@ -30,18 +32,21 @@ thread_local! {
 }
 
 /// Takes `ticks` of the running evaluation's fuel, and checks how deep the stack is: the interpreter recurses between
-/// any two charges by a few frames only.
+/// any two charges by a few frames only. Far down the stack a step costs more, because each value that it gives is
+/// handed up through as many iterators.
 pub(super) fn charge(ticks: u64) {
+    let top = STACK_TOP.get();
+    let stack = if top == 0 { 0 } else { top.saturating_sub(stack_pointer()) };
+    if stack > STACK_BYTES {
+        stop(Stop::Stack);
+    }
+    let ticks = ticks.saturating_add(stack.saturating_sub(SHALLOW_BYTES) as u64 / 1024);
     let left = FUEL.get();
     if left < ticks {
         FUEL.set(0);
         stop(Stop::Fuel);
     }
     FUEL.set(left - ticks);
-    let top = STACK_TOP.get();
-    if top != 0 && top.saturating_sub(stack_pointer()) > STACK_BYTES {
-        stop(Stop::Stack);
-    }
 }
 
 /// Charges for looking at or copying so many bytes.

@@ -49,6 +49,10 @@ fn usual_jq_gives_what_jq_gives() {
     gives("try error(\"no\") catch .", "null", r#""no""#);
     gives(".a // \"none\"", "{}", r#""none""#);
     gives("if . then 1 else 2 end", "false", "2");
+}
+
+#[test]
+fn usual_text_functions_give_what_jq_gives() {
     gives(".[2:4]", "\"abcdef\"", r#""cd""#);
     gives(".[-2:]", "[1,2,3]", "[2,3]");
     gives("ascii_upcase, 1 | tostring | select(. == \"AB\")", "\"ab\"", r#""AB""#);

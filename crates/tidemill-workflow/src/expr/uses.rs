@@ -116,7 +116,7 @@ impl<'s> Walk<'s> {
             Term::Str(format, parts) => self.string(*format, parts, dot),
             Term::Arr(Some(inner)) | Term::Neg(inner) | Term::Label(_, inner) => self.term(inner, dot),
             Term::Obj(members) => {
-                members.iter().for_each(|(key, value)| self.member(key, value.as_ref(), dot))
+                members.iter().for_each(|(key, value)| self.member(key, value.as_ref(), dot));
             }
             Term::BinOp(l, op, r) => self.operation(l, op, r, dot),
             Term::Fold(_, source, pattern, args) => self.fold(source, pattern, args, dot),

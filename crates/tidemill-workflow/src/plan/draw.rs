@@ -1,7 +1,5 @@
 //! A plan as a picture: Mermaid and DOT text.
 
-use std::fmt::Write;
-
 use super::{Action, Plan, PlanStep};
 use crate::definition::Join;
 
@@ -44,8 +42,8 @@ impl Plan {
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    drop(writeln!(text, "{line}"));
+    text.push_str(&line.to_string());
+    text.push('\n');
 }
 
 /// Ids and tool names are of letters, digits and `.-_/@`: nothing that needs an escape.

@@ -331,7 +331,7 @@ fn broken_text_is_told_with_its_place() {
         ("", 1, "empty"),
         ("name: w\n---\nname: x\n", 2, "one workflow"),
         ("- a\n", 1, "must be an object"),
-        ("{\n \"name\": \"w\",\n}", 3, "not JSON"),
+        ("{\n \"name\": \"w\",\n \"steps\": [}", 3, "not JSON"),
         ("name: w\nname: x\nsteps: [{id: a, tool: echo}]", 2, "given twice"),
         (
             "{\"name\": \"w\", \"name\": \"x\", \"steps\": [{\"id\": \"a\", \"tool\": \"echo\"}]}",

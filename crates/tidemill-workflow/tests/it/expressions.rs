@@ -3,72 +3,71 @@
 use proptest::prelude::*;
 use tidemill_workflow::{Filter, Limits};
 
+const PIECES: &str = r##".
+.a
+[
+]
+{
+}
+(
+)
+|
+,
+;
+:
+"x"
+"\(
+1
+-
++
+*
+//
+as
+$x
+def f:
+def g(h):
+f
+g(.)
+if
+then
+else
+end
+try
+catch
+reduce
+foreach
+label
+break
+..
+.[]
+?
+|=
++=
+==
+and
+or
+not
+map(.)
+range(10)
+recurse
+repeat(.)
+limit(3;
+tojson
+length
+@base64
+#
+sort
+path(..)
+empty
+error
+input
+1e999
+import
+é"##;
+
 /// Pieces of jq, put together at random: mostly nonsense, sometimes a program.
 fn program() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        ".",
-        ".a",
-        "[",
-        "]",
-        "{",
-        "}",
-        "(",
-        ")",
-        "|",
-        ",",
-        ";",
-        ":",
-        "\"x\"",
-        "\"\\(",
-        "1",
-        "-",
-        "+",
-        "*",
-        "//",
-        "as",
-        "$x",
-        "def f:",
-        "def g(h):",
-        "f",
-        "g(.)",
-        "if",
-        "then",
-        "else",
-        "end",
-        "try",
-        "catch",
-        "reduce",
-        "foreach",
-        "label",
-        "break",
-        "..",
-        ".[]",
-        "?",
-        "|=",
-        "+=",
-        "==",
-        "and",
-        "or",
-        "not",
-        "map(.)",
-        "range(10)",
-        "recurse",
-        "repeat(.)",
-        "limit(3;",
-        "tojson",
-        "length",
-        "@base64",
-        "#",
-        "sort",
-        "path(..)",
-        "empty",
-        "error",
-        "input",
-        "1e999",
-        "import",
-        "\u{0}",
-        "é",
-    ]);
+    let piece = prop::sample::select(PIECES.lines().collect::<Vec<_>>());
     prop::collection::vec(piece, 0..25).prop_map(|pieces| pieces.join(" "))
 }
 

@@ -74,7 +74,7 @@ impl Walk<'_> {
             let count = &mut self.counts[dependent as usize];
             count.0 += 1;
             count.1 += u32::from(how == Need::Succeeded);
-            let fires = self.plan.fires_when(dependent).unwrap();
+            let fires = self.plan.fires_when(dependent).expect("the step exists");
             if fires.reached(count.0, count.1) && self.fired[dependent as usize] == 0 {
                 self.fire(dependent);
             }
@@ -87,7 +87,7 @@ impl Walk<'_> {
     }
 
     fn decide(&self, step: u32) -> Decision {
-        let node = self.plan.step(step).unwrap();
+        let node = self.plan.step(step).expect("the step exists");
         let needs: Vec<Need> = node.needs.iter().map(|need| self.stands[*need as usize]).collect();
         node.decide(&needs)
     }

@@ -1,7 +1,5 @@
 //! Escapes: base64, URI and HTML, which `@base64`, `@uri` and `@html` call.
 
-use std::fmt::Write;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jaq_core::native::{bome, v};
@@ -39,8 +37,7 @@ fn encode_uri(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            // Writing to a string cannot fail.
-            other => drop(write!(out, "%{other:02X}")),
+            other => out.push_str(&format!("%{other:02X}")),
         }
     }
     out
