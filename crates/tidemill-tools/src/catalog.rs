@@ -35,10 +35,6 @@ pub enum Error {
 }
 
 impl Error {
-    #[cfg_attr(
-        not(any(feature = "http", feature = "exec")),
-        expect(dead_code, reason = "no tool with a section")
-    )]
     pub(crate) fn section(section: &'static str) -> impl FnOnce(String) -> Self {
         move |why| Self::Section { section, why }
     }
@@ -130,8 +126,6 @@ struct Kinds {
 
 impl Kinds {
     fn new(settings: &Settings) -> Result<Self, Error> {
-        #[cfg(not(any(feature = "http", feature = "exec", feature = "template", feature = "jq")))]
-        let _ = settings;
         Ok(Self {
             #[cfg(feature = "exec")]
             exec: Arc::new(

@@ -3,6 +3,24 @@
 //! [`builtin`] turns [`Settings`] into the registry that a worker is started with. What a tool promises is in
 //! `docs/tools.md`.
 
+#![cfg_attr(
+    not(all(
+        feature = "echo",
+        feature = "exec",
+        feature = "http",
+        feature = "jq",
+        feature = "sleep",
+        feature = "template"
+    )),
+    allow(
+        dead_code,
+        unreachable_code,
+        unused_variables,
+        clippy::allow_attributes,
+        reason = "what the tools share is more than some of them need"
+    )
+)]
+
 mod catalog;
 #[cfg(feature = "echo")]
 mod echo;

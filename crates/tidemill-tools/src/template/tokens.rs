@@ -92,12 +92,12 @@ enum Reading {
 fn is_text<'a>(tokens: impl Iterator<Item = &'a Token<'a>>, reading: Reading) -> bool {
     let mut tokens = tokens.peekable();
     let (mut depth, mut holds_text) = (0_usize, false);
-    while let Some(token) = tokens.next() {
+    for token in tokens.by_ref() {
         match token {
             Token::Ident(name) if !KEYWORDS.contains(name) => return false,
             Token::Str(_) | Token::String(_) => holds_text = true,
             Token::BracketOpen | Token::BraceOpen | Token::BracketClose | Token::BraceClose => {
-                holds_text = true
+                holds_text = true;
             }
             _ => {}
         }

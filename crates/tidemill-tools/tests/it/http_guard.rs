@@ -27,10 +27,13 @@ impl Resolve for Flipping {
     }
 }
 
+/// A tool, and the resolver that it asks.
+type Resolving = (Arc<dyn Tool>, Arc<Flipping>);
+
 fn tool_that_resolves(
     settings: Settings,
     answers: &[&[&str]],
-) -> Result<(Arc<dyn Tool>, Arc<Flipping>), Box<dyn std::error::Error>> {
+) -> Result<Resolving, Box<dyn std::error::Error>> {
     let answers =
         answers.iter().map(|list| list.iter().map(|ip| ip.parse()).collect()).collect::<Result<_, _>>()?;
     let resolver = Arc::new(Flipping { answers, asked: AtomicUsize::new(0) });
