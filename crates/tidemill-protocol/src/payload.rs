@@ -3,7 +3,8 @@
 //! A payload is copied once, when it leaves the socket buffer; everything after that shares the bytes.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// How the bytes of a [`Payload`] are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -28,6 +29,17 @@ pub enum PayloadError {
     /// The text is not JSON of the wanted shape.
     #[error("the payload is not the expected JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// JSON must be UTF-8.
+    #[error("the payload is not the expected JSON: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    /// Something follows the value.
+    #[error("the payload is not one MessagePack value: it ends after {read} of {bytes} bytes")]
+    Trailing {
+        /// Length of the first value.
+        read: u64,
+        /// Length in all.
+        bytes: usize,
+    },
     /// The bytes are not `MessagePack` of the wanted shape.
     #[error("the payload is not the expected MessagePack: {0}")]
     MsgPackDecode(#[from] rmp_serde::decode::Error),
@@ -85,6 +97,31 @@ impl Payload {
                 Ok(T::deserialize(&mut decoder)?)
             }
         }
+    }
+
+    /// Checks that the bytes are one value in their encoding, and nothing else. A scan without building anything is cheaper
+    /// than one failed attempt.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn check(&self) -> Result<(), PayloadError> {
+        match self.encoding {
+            Encoding::Json => {
+                // the scan looks at no byte inside a string
+                let text = std::str::from_utf8(&self.bytes)?;
+                serde_json::from_str::<IgnoredAny>(text)?;
+            }
+            Encoding::MsgPack => {
+                let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(&self.bytes));
+                decoder.set_max_depth(MAX_MSGPACK_DEPTH);
+                IgnoredAny::deserialize(&mut decoder)?;
+                let read = decoder.position();
+                if usize::try_from(read).ok() != Some(self.bytes.len()) {
+                    return Err(PayloadError::Trailing { read, bytes: self.bytes.len() });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same payload as JSON text; free when it already is.

@@ -1,0 +1,91 @@
+// Reads an entry as docs/protocol.md says: every field that the contract knows, strictly; nothing that it does not know.
+import { decode } from '@msgpack/msgpack';
+
+const NUMBER = /^[0-9]{1,20}$/;
+const TARGET = /^[A-Za-z0-9._@/-]{1,128}$/;
+const TEXT = /^[^]*$/;
+const RULES = {
+  tool: TARGET,
+  workflow: TARGET,
+  enc: /^(json|msgpack)$/,
+  id: /^[A-Za-z0-9._:@/-]{1,128}$/,
+  tenant: /^[!-~]{1,128}$/,
+  queue: /^[A-Za-z0-9._-]{1,64}$/,
+  delay_ms: NUMBER,
+  run_at_ms: NUMBER,
+  timeout_ms: NUMBER,
+  deadline_ms: NUMBER,
+  max_attempts: NUMBER,
+  result_ttl_ms: NUMBER,
+  reply_to: TEXT,
+  traceparent: TEXT,
+  tracestate: TEXT,
+  v: TEXT,
+  _entry: /^[0-9]{1,20}-[0-9]{1,20}$/,
+  _attempts: NUMBER,
+  _deaths: NUMBER,
+  _first_ms: NUMBER,
+};
+const U32 = ['max_attempts', '_attempts', '_deaths'];
+const MAX_FIELDS = 64;
+const MAX_INPUT_BYTES = 1024 * 1024;
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The entry is no job; it goes to the dead letters with this code and sentence. */
+export class Malformed extends Error {
+  constructor(code, reason) {
+    super(reason);
+    this.code = code;
+  }
+}
+
+/** The job of an entry's [name, value] pairs in bytes: its fields as text and numbers, `input` as a value. */
+export function read(pairs) {
+  if (pairs.length > MAX_FIELDS) throw new Malformed('malformed', `the entry has more than ${MAX_FIELDS} fields`);
+  const job = {};
+  let input = Buffer.from('{}');
+  const seen = new Set();
+  for (const [nameBytes, value] of pairs) {
+    const name = nameBytes.toString('latin1');
+    if (name !== 'input' && !Object.hasOwn(RULES, name)) {
+      if (name.startsWith('x-') || name.startsWith('_')) continue;
+      throw new Malformed('unknown_field', `field ${JSON.stringify(name.slice(0, 40))} is unknown; prefix your own with x-`);
+    }
+    if (seen.has(name)) throw new Malformed('malformed', `field ${name} is there twice`);
+    seen.add(name);
+    if (name === 'input') {
+      if (value.length > MAX_INPUT_BYTES) {
+        throw new Malformed('too_large', `the input has ${value.length} bytes; ${MAX_INPUT_BYTES} are allowed`);
+      }
+      input = value;
+    } else {
+      job[name] = field(name, value);
+    }
+  }
+  if ('tool' in job === 'workflow' in job) throw new Malformed('malformed', 'the entry needs exactly one of tool and workflow');
+  try {
+    job.input = job.enc === 'msgpack' ? decode(input) : JSON.parse(utf8.decode(input));
+  } catch (error) {
+    throw new Malformed('malformed', `the input is not well-formed: ${error.message}`);
+  }
+  return job;
+}
+
+function field(name, bytes) {
+  let text;
+  try {
+    text = utf8.decode(bytes);
+  } catch {
+    throw new Malformed('malformed', `field ${name} is not UTF-8`);
+  }
+  if (name === 'v' && text !== '1') throw new Malformed('unsupported_version', `contract version ${text} is not known here; 1 is`);
+  if (!RULES[name].test(text)) throw new Malformed('malformed', `field ${name} has no valid value: ${text.slice(0, 40)}`);
+  if (RULES[name] !== NUMBER) return text;
+  if (BigInt(text) >= 1n << (U32.includes(name) ? 32n : 64n)) throw new Malformed('malformed', `field ${name} is too large a number`);
+  return Number(text);
+}
+
+/** Results go to streams outside the namespace, or to its reply streams: never where they could forge work. */
+export function mayReplyTo(stream, namespace, prefix) {
+  return !stream.startsWith(`${namespace}:{`) || stream.startsWith(`${prefix}reply:`);
+}
