@@ -22,7 +22,7 @@ pub fn transitions_lua() -> String {
 
 /// A Mermaid diagram of a table of moves.
 #[must_use]
-pub fn diagram(first: &str, moves: &[(&str, &str)], ends: &[&str]) -> String {
+fn diagram(first: &str, moves: &[(&str, &str)], ends: &[&str]) -> String {
     let mut text = format!("stateDiagram-v2\n    [*] --> {first}\n");
     for (from, to) in moves {
         let _ = writeln!(text, "    {from} --> {to}");

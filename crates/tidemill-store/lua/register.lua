@@ -20,4 +20,5 @@ redis.register_function({ function_name = 'tm1_cancel', callback = cancel, flags
 redis.register_function({ function_name = 'tm1_fire', callback = fire, flags = {} })
 redis.register_function({ function_name = 'tm1_replay', callback = replay, flags = {} })
 redis.register_function({ function_name = 'tm1_repair', callback = repair, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_mend', callback = mend, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_version', callback = function() return TIDEMILL_LIBRARY_VERSION end, flags = { 'no-writes', 'allow-stale' } })

@@ -25,8 +25,10 @@ local function release(keys, args)
         local found, was = redis.call('HMGET', run, 'st', 'q'), parse_record(redis.call('HGET', records, slot))
         if found[1] and was and was.entry == entry then
           local change = open_change(run, audit, now, found[2])
-          if was.state == 'ready' then note(change, name, 'ready', 'running', now, attempt, consumer) end
-          note(change, name, 'running', 'ready', now, attempt, who)
+          if was.state == 'ready' then
+            note(change, name, 'ready', 'running', now, attempt, consumer)
+            note(change, name, 'running', 'ready', now, attempt, who)
+          end
           local text = record('ready', attempt, now, '-', '-', '-', replies[i], was.queue)
           if was.state == 'running' then text = record('running', attempt, was.ready, was.started, '-', was.who, replies[i], was.queue) end
           if records == run then put(change, slot, text) else redis.call('HSET', records, slot, text) end

@@ -90,7 +90,12 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// Sends a command to the owner of a key; after any fault the connection is not used again.
-    pub(crate) async fn send(&mut self, what: &'static str, command: &Cmd, key: &str) -> Result<Value, Error> {
+    pub(crate) async fn send(
+        &mut self,
+        what: &'static str,
+        command: &Cmd,
+        key: &str,
+    ) -> Result<Value, Error> {
         let Some(held) = self.held.as_mut() else {
             return Err(Error::timed_out(what, "the connection was given up after a fault"));
         };

@@ -146,7 +146,12 @@ impl Partition {
 
     async fn moved_in(&self, queue: &str, sought: &Sought<'_>) -> Result<Option<JobStatus>, Error> {
         let mut ask = Cmd::new();
-        ask.arg("XREVRANGE").arg(self.keys().stream(queue)).arg("+").arg("-").arg("COUNT").arg(LOOKED_THROUGH);
+        ask.arg("XREVRANGE")
+            .arg(self.keys().stream(queue))
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(LOOKED_THROUGH);
         for entry in self.ask_entries("looking for moved work", &ask).await? {
             if sought.is(&entry) {
                 return self.standing(queue, &entry.entry).await.map(Some);
@@ -161,9 +166,9 @@ impl Partition {
         ask.arg("XRANGE").arg(self.keys().dead()).arg(from).arg("+").arg("COUNT").arg(LOOKED_THROUGH);
         let letters = self.ask_entries("looking for a dead letter", &ask).await?.into_iter().map(Letter::of);
         let first = sought.first.as_ref().map(EntryId::as_str);
-        Ok(letters
-            .into_iter()
-            .find(|letter| Some(letter.entry.as_str()) == first || letter.field("id").as_deref() == Some(sought.id)))
+        Ok(letters.into_iter().find(|letter| {
+            Some(letter.entry.as_str()) == first || letter.field("id").as_deref() == Some(sought.id)
+        }))
     }
 
     async fn standing(&self, queue: &str, entry: &EntryId) -> Result<JobStatus, Error> {

@@ -26,15 +26,15 @@ mod upkeep;
 mod wire;
 
 pub use claims::{ClaimedEntry, Claimer, Pending};
-pub use crons::Cron;
+pub use crons::{Cron, Missed};
 pub use definitions::Published;
 pub use durability::{Assurance, Durability};
 pub use endpoint::redact_url;
 pub use error::{Error, Fault, Remedy};
 pub use functions::{
     Admission, Beat, Burial, Completion, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Expansion,
-    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Overlooked, Released, RootStep, Settled, Slot, Started,
-    StepOutcome,
+    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Overlooked, Released, RootStep, Settled, Slot,
+    Started, StepOutcome,
 };
 pub use inspect::{AuditPage, JobStatus};
 pub use keys::Keys;

@@ -40,6 +40,7 @@ const TEXT: &str = concat!(
     include_str!("../lua/fire.lua"),
     include_str!("../lua/replay.lua"),
     include_str!("../lua/repair.lua"),
+    include_str!("../lua/mend.lua"),
     include_str!("../lua/register.lua"),
 );
 

@@ -1,1 +1,24 @@
-//! To be written.
+//! The worker: claim → admit → execute → settle.
+//!
+//! One claimer, one settler, one beat and one sweep per partition; one executor in the middle that owns what is under way. They
+//! speak through channels, and each part's file says what it owns. Nothing that a worker holds is the only copy: what it does not
+//! settle, somebody else will.
+
+mod assignment;
+mod capacity;
+mod claiming;
+mod executor;
+mod liveness;
+pub mod metrics;
+mod outcome;
+mod part;
+mod plans;
+mod queues;
+mod settings;
+mod settler;
+mod shared;
+mod sweep;
+mod worker;
+
+pub use settings::{InvalidSetting, Order, Settings};
+pub use worker::{Worker, WorkerError};

@@ -88,15 +88,17 @@ impl Partition {
         Ok(u64::try_from(left).ok())
     }
 
-    /// Cancels a plain job. `true`: it is gone at once; `false`: whoever runs or claims it is asked to stop.
+    /// Cancels a plain job (or, in [`crate::keys::RUNS`], a run that has not started). `true`: it is gone at once; `false`: whoever runs or claims it is asked to stop.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
     pub async fn cancel_job(&self, queue: &str, id: &str, reason: &str) -> Result<bool, Error> {
         let keys = self.keys();
         let mut call = FunctionCall::new(&CANCEL, 4);
-        call.key(&keys.jobs(queue)).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.cancelled());
-        call.arg(id).arg(crate::keys::WORKERS).arg(reason);
+        let runs = queue == crate::keys::RUNS;
+        let group = if runs { crate::keys::SCHEDULERS } else { crate::keys::WORKERS };
+        call.key(&keys.stream(queue)).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.cancelled());
+        call.arg(id).arg(group).arg(reason);
         let reply: String = self.link().query("cancelling a job", call.command()).await?;
         Ok(reply == "cancelled")
     }

@@ -19,7 +19,7 @@ pub struct Completion<'a> {
     /// The job's id.
     pub id: &'a str,
     /// The result without its end time, as [`result_head`] writes it.
-    pub head: Vec<u8>,
+    pub head: &'a [u8],
     /// How long the result is kept, in milliseconds; 0: not at all.
     pub ttl_ms: u64,
     /// A stream of the caller's that gets the result.
@@ -84,10 +84,7 @@ impl Partition {
         }
         call.arg(crate::keys::WORKERS).arg(jobs.len());
         for job in jobs {
-            call.arg(job.entry.as_str())
-                .arg(&job.head[..])
-                .arg(job.ttl_ms)
-                .arg(u8::from(job.reply_to.is_some()));
+            call.arg(job.entry.as_str()).arg(job.head).arg(job.ttl_ms).arg(u8::from(job.reply_to.is_some()));
         }
         self.link().query("completing jobs", call.command()).await.map(steps::flags)
     }

@@ -33,7 +33,7 @@ async fn of_many_settlers_one_wins() {
             let job = Completion {
                 entry: &claimed[0].entry,
                 id: "j1",
-                head,
+                head: &head,
                 ttl_ms: 60_000,
                 reply_to: Some("replies"),
             };

@@ -1,0 +1,391 @@
+//! One piece of work that is ready to run, and what its end means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_policy::{Decision, Failure, decide};
+use tidemill_protocol::{
+    EntryId, ErrorBody, ErrorClass, Extras, Job, Payload, RetryPolicy, StepState, Target, result_head,
+};
+use tidemill_store::{DeferState, Due, Mode, Slot};
+use tidemill_tool::ToolEntry;
+use tidemill_tool::{Call, Context, Tool, ToolError};
+use tidemill_workflow::{FailurePolicy, Finish};
+
+use crate::outcome::{
+    Bury, Complete, Defer, Ending, Fault, ItemEnd, Outcome, Place, Release, RunRef, StepEnd,
+};
+use crate::shared::Shared;
+
+/// Work that is ready to run.
+pub(crate) struct Assignment {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryId,
+    pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) kind: &'static str,
+    pub(crate) call: Call,
+    pub(crate) timeout: Duration,
+    /// The tool's own policy.
+    pub(crate) retry: RetryPolicy,
+    pub(crate) attempt: u32,
+    pub(crate) owner: Owner,
+}
+
+/// Whose work it is.
+pub(crate) enum Owner {
+    /// A plain job that leaves nothing behind when it succeeds, with nothing set.
+    Plain,
+    /// A plain job with settings.
+    Job(Box<Extras>),
+    /// A step.
+    Step { run: RunRef, step: u32, first_ms: Option<u64> },
+    /// An item of a `for_each`.
+    Item { run: RunRef, step: u32, item: u64, first_ms: Option<u64> },
+}
+
+/// What is kept of an assignment while its tool runs.
+pub(crate) struct Running {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryId,
+    pub(crate) id: Arc<str>,
+    pub(crate) kind: &'static str,
+    pub(crate) attempt: u32,
+    pub(crate) owner: Owner,
+    /// The tool's own policy.
+    pub(crate) retry: RetryPolicy,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The tool gave an answer.
+    Answered(Result<Payload, ToolError>),
+    /// It was stopped: its job or run was cancelled.
+    Cancelled,
+    /// It was stopped: the worker drains.
+    HandedBack,
+}
+
+impl Owner {
+    /// The step or item behind it.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::Plain | Self::Job(_) => None,
+            Self::Step { run, step, .. } => Some(slot_of(run, *step, None)),
+            Self::Item { run, step, item, .. } => Some(slot_of(run, *step, Some(*item))),
+        }
+    }
+}
+
+pub(crate) fn slot_of(run: &RunRef, step: u32, item: Option<u64>) -> Slot {
+    let id = run.plan.step(step).map_or("?", |step| &*step.id);
+    let name = item.map_or_else(|| id.to_owned(), |item| format!("{id}[{item}]"));
+    Slot { run: run.id.to_string(), step, item, name }
+}
+
+/// Turns a claimed job into an assignment, or into what refuses it.
+pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) -> Result<Assignment, Outcome> {
+    let Job { target, input, extras } = job;
+    let bury = |entry: EntryId, extras: Option<&Extras>, state, code: &str, reason: String| {
+        let defaults = Extras::default();
+        bury(place, entry, extras.unwrap_or(&defaults), state, Fault::new(code, reason))
+    };
+    let Target::Tool(name) = target else {
+        let reason = "a field \"workflow\" in a queue: runs are asked for in the stream \"runs\"".to_owned();
+        return Err(bury(entry, extras.as_deref(), StepState::Failed, "wrong_stream", reason));
+    };
+    let Some(tool) = shared.registry.get(name.split('@').next().unwrap_or(&name)) else {
+        let reason = shared.registry.find(&name).err().map(|error| error.to_string()).unwrap_or_default();
+        return Err(bury(entry, extras.as_deref(), StepState::Failed, "unknown_tool", reason));
+    };
+    if let Some(extras) = extras.as_deref() {
+        if extras.deaths >= shared.settings.crash_budget {
+            let reason =
+                format!("{} workers died while they held this job; it is not tried again", extras.deaths);
+            return Err(bury(entry, Some(extras), StepState::Failed, "crash_budget", reason));
+        }
+        if let Some(reply_to) = extras.reply_to.as_deref()
+            && !shared.store.partitions()[place.partition as usize].may_reply_to(reply_to)
+        {
+            let reason = format!(
+                "reply_to {reply_to:?} is not allowed: use a stream outside the namespace, or one that begins with \
+                                  the partition's prefix and \"reply:\""
+            );
+            return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
+        }
+    }
+    let first = extras.as_ref().and_then(|extras| extras.first_entry.as_ref()).unwrap_or(&entry);
+    let mut timeout = tool.timeout;
+    let mut attempt = 1;
+    if let Some(extras) = extras.as_deref() {
+        attempt = extras.attempts_before + 1;
+        timeout = extras.timeout_ms.map_or(timeout, Duration::from_millis);
+        if let Some(deadline) = extras.deadline_ms {
+            let left = Duration::from_millis(deadline).saturating_sub(shared.clock.since(first.ms()));
+            if left.is_zero() {
+                let reason = format!(
+                    "the job's deadline of {deadline} ms after enqueueing had passed before attempt {attempt}"
+                );
+                return Err(bury(entry, Some(extras), StepState::TimedOut, "deadline_exceeded", reason));
+            }
+            timeout = timeout.min(left);
+        }
+    }
+    let id: Arc<str> =
+        extras.as_ref().and_then(|extras| extras.id.as_deref()).unwrap_or_else(|| first.as_str()).into();
+    let text = |value: Option<&String>| value.map(|value| Arc::from(value.as_str()));
+    let context = Context {
+        id,
+        step: None,
+        attempt,
+        tenant: text(extras.as_ref().and_then(|extras| extras.tenant.as_ref())),
+        traceparent: text(extras.as_ref().and_then(|extras| extras.traceparent.as_ref())),
+    };
+    let ToolEntry { tool, kind, retry, .. } = tool;
+    let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());
+    let owner = extras.map_or(Owner::Plain, Owner::Job);
+    Ok(Assignment { place, entry, tool, kind, call: Call { input, context }, timeout, retry, attempt, owner })
+}
+
+pub(crate) fn bury(place: Place, entry: EntryId, extras: &Extras, state: StepState, fault: Fault) -> Outcome {
+    let first = extras.first_entry.as_ref().unwrap_or(&entry);
+    let id = extras.id.clone().unwrap_or_else(|| first.as_str().to_owned());
+    let bury = Bury {
+        id,
+        code: fault.code,
+        reason: fault.message,
+        state,
+        attempts: extras.attempts_before,
+        ttl_ms: extras.result_ttl_ms.unwrap_or(0),
+        reply_to: extras.reply_to.clone(),
+    };
+    Outcome { place, entry, ending: Ending::Bury(Box::new(bury)) }
+}
+
+impl Running {
+    /// What the end of the attempt means.
+    pub(crate) fn conclude(self, shared: &Shared, end: End, ran: Duration) -> Outcome {
+        let Self { place, entry, .. } = &self;
+        match end {
+            End::HandedBack => {
+                let release = Release { slot: self.owner.slot(), attempt: self.attempt };
+                Outcome { place: *place, entry: entry.clone(), ending: Ending::Release(Box::new(release)) }
+            }
+            End::Cancelled => self.cancelled(ran),
+            End::Answered(Ok(output)) => self.succeeded(shared, output, ran),
+            End::Answered(Err(error)) => self.failed(shared, error, ran),
+        }
+    }
+
+    fn outcome(place: Place, entry: EntryId, ending: Ending) -> Outcome {
+        Outcome { place, entry, ending }
+    }
+
+    fn succeeded(self, shared: &Shared, output: Payload, ran: Duration) -> Outcome {
+        if matches!(self.owner, Owner::Plain) {
+            return Self::outcome(self.place, self.entry, Ending::Acknowledge);
+        }
+        if output.len() > shared.settings.max_output_bytes {
+            let most = shared.settings.max_output_bytes;
+            let message = format!(
+                "the output has {} bytes; {most} are allowed (worker.max_output_bytes)",
+                output.len()
+            );
+            return self.failed(shared, ToolError::new(ErrorClass::Client, "output_too_large", message), ran);
+        }
+        let output = match output.into_json() {
+            Ok(output) => output,
+            Err(error) => {
+                let message = format!("the output has no JSON form: {error}");
+                return self.failed(
+                    shared,
+                    ToolError::new(ErrorClass::BadContent, "output_not_json", message),
+                    ran,
+                );
+            }
+        };
+        let Self { place, entry, id, attempt, owner, .. } = self;
+        match owner {
+            Owner::Plain => Self::outcome(place, entry, Ending::Acknowledge),
+            Owner::Job(extras) => Self::job_end(
+                place,
+                entry,
+                &id,
+                &extras,
+                result_head(&id, StepState::Succeeded, Some(&output), None, attempt),
+            ),
+            Owner::Step { run, step, .. } => {
+                let end = step_end(run, step, StepState::Succeeded, attempt, ran);
+                Self::outcome(
+                    place,
+                    entry,
+                    Ending::Step(Box::new(StepEnd { output: output.into_bytes(), ..end })),
+                )
+            }
+            Owner::Item { run, step, item, .. } => {
+                let end = item_end(run, (step, item), StepState::Succeeded, attempt, ran);
+                Self::outcome(
+                    place,
+                    entry,
+                    Ending::Item(Box::new(ItemEnd { output: output.into_bytes(), ..end })),
+                )
+            }
+        }
+    }
+
+    fn job_end(place: Place, entry: EntryId, id: &str, extras: &Extras, head: Vec<u8>) -> Outcome {
+        let (ttl_ms, reply_to) = (extras.result_ttl_ms.unwrap_or(0), extras.reply_to.clone());
+        if ttl_ms == 0 && reply_to.is_none() {
+            return Self::outcome(place, entry, Ending::Acknowledge);
+        }
+        let complete = Complete { id: id.to_owned(), head, ttl_ms, reply_to };
+        Self::outcome(place, entry, Ending::Complete(Box::new(complete)))
+    }
+
+    fn cancelled(self, ran: Duration) -> Outcome {
+        let Self { place, entry, id, attempt, owner, .. } = self;
+        let fault = Fault::new("cancelled", "the job or its run was cancelled");
+        match owner {
+            Owner::Plain => Self::outcome(place, entry, Ending::Acknowledge),
+            Owner::Job(extras) => {
+                let error = ErrorBody { code: fault.code, message: fault.message };
+                let head = result_head(&id, StepState::Cancelled, None, Some(&error), attempt);
+                Self::job_end(place, entry, &id, &extras, head)
+            }
+            Owner::Step { run, step, .. } => {
+                let end =
+                    StepEnd { error: Some(fault), ..step_end(run, step, StepState::Cancelled, attempt, ran) };
+                Self::outcome(place, entry, Ending::Step(Box::new(end)))
+            }
+            Owner::Item { run, step, item, .. } => {
+                let end = ItemEnd {
+                    error: Some(fault),
+                    ..item_end(run, (step, item), StepState::Cancelled, attempt, ran)
+                };
+                Self::outcome(place, entry, Ending::Item(Box::new(end)))
+            }
+        }
+    }
+
+    fn failed(self, shared: &Shared, error: ToolError, ran: Duration) -> Outcome {
+        let (policy, first_ms) = match &self.owner {
+            Owner::Plain => (self.retry.clone(), None),
+            Owner::Job(extras) => {
+                let own = RetryPolicy { max_attempts: extras.max_attempts, ..RetryPolicy::default() };
+                (own.or(&self.retry), extras.first_attempt_ms)
+            }
+            Owner::Step { run, step, first_ms } | Owner::Item { run, step, first_ms, .. } => (
+                run.plan.step(*step).map_or_else(RetryPolicy::default, |step| step.retry.or(&self.retry)),
+                *first_ms,
+            ),
+        };
+        let elapsed = first_ms.map_or(ran, |first| shared.clock.since(first));
+        let failure =
+            Failure { class: error.class, attempt: self.attempt, elapsed, retry_after: error.retry_after };
+        match decide(&policy, failure, &mut rand::rng()) {
+            Decision::Retry(wait) if !self.too_late_for(shared, wait) => {
+                let first_ms =
+                    first_ms.or_else(|| shared.clock.now_ms().map(|now| now.saturating_sub(millis(ran))));
+                self.retry_in(wait, first_ms, &error, ran)
+            }
+            Decision::Retry(_) | Decision::Exhausted | Decision::TooLate | Decision::NotRetryable => {
+                self.given_up(error, ran)
+            }
+        }
+    }
+
+    fn too_late_for(&self, shared: &Shared, wait: Duration) -> bool {
+        let Owner::Job(extras) = &self.owner else { return false };
+        let first = extras.first_entry.as_ref().unwrap_or(&self.entry);
+        extras
+            .deadline_ms
+            .is_some_and(|deadline| shared.clock.since(first.ms()) + wait > Duration::from_millis(deadline))
+    }
+
+    fn retry_in(self, wait: Duration, first_ms: Option<u64>, error: &ToolError, ran: Duration) -> Outcome {
+        let slot = self.owner.slot();
+        let mut changes = match slot {
+            None => vec![("_attempts", self.attempt.to_string())],
+            Some(_) => vec![("attempt", (self.attempt + 1).to_string())],
+        };
+        if let Some(first) = first_ms {
+            changes.push(("_first_ms", first.to_string()));
+        }
+        let defer = Defer {
+            id: self.id.to_string(),
+            slot,
+            state: DeferState::Retrying,
+            due: Due::In(wait),
+            note: format!("attempt {} failed: {error}", self.attempt),
+            ran,
+            attempt: self.attempt,
+            changes,
+        };
+        Self::outcome(self.place, self.entry, Ending::Defer(Box::new(defer)))
+    }
+
+    fn given_up(self, error: ToolError, ran: Duration) -> Outcome {
+        let Self { place, entry, id, attempt, owner, .. } = self;
+        let state = if error.class == ErrorClass::Timeout { StepState::TimedOut } else { StepState::Failed };
+        let fault = Fault::new(error.code, error.message);
+        match owner {
+            Owner::Plain => {
+                bury(place, entry, &Extras { attempts_before: attempt, ..Extras::default() }, state, fault)
+            }
+            Owner::Job(mut extras) => {
+                extras.attempts_before = attempt;
+                extras.id.get_or_insert_with(|| id.to_string());
+                bury(place, entry, &extras, state, fault)
+            }
+            Owner::Step { run, step, .. } => {
+                let end = StepEnd { error: Some(fault), ..step_end(run, step, state, attempt, ran) };
+                Self::outcome(place, entry, Ending::Step(Box::new(end)))
+            }
+            Owner::Item { run, step, item, .. } => {
+                let end = ItemEnd { error: Some(fault), ..item_end(run, (step, item), state, attempt, ran) };
+                Self::outcome(place, entry, Ending::Item(Box::new(end)))
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The end of a step without output or error, with what it means for its run.
+pub(crate) fn step_end(run: RunRef, step: u32, to: StepState, attempt: u32, ran: Duration) -> StepEnd {
+    let plan = &run.plan;
+    let continues = plan.step(step).is_some_and(|step| step.continue_on_error);
+    let failed = matches!(to, StepState::Failed | StepState::TimedOut) && !continues;
+    let mode = Mode {
+        success: to == StepState::Succeeded,
+        fails_run_now: failed && plan.failure == FailurePolicy::FailFast,
+        fails_run_at_end: failed && plan.failure == FailurePolicy::Finish,
+        gives_output: matches!(plan.finish, Finish::Sink(sink) if sink == step),
+        did_not_run: to == StepState::Skipped,
+    };
+    StepEnd {
+        run,
+        step: Some(step),
+        origin: Some(step),
+        from: 0,
+        to,
+        attempt,
+        ran,
+        output: Bytes::new(),
+        error: None,
+        mode,
+    }
+}
+
+pub(crate) fn item_end(
+    run: RunRef,
+    (step, item): (u32, u64),
+    to: StepState,
+    attempt: u32,
+    ran: Duration,
+) -> ItemEnd {
+    ItemEnd { run, step, item, to, attempt, ran, output: Bytes::new(), error: None, did_not_run: false }
+}

@@ -1,0 +1,115 @@
+//! The claim loop of one partition: as much as there is room for, in the order that the queues' weights give.
+
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tidemill_runtime::health::Component;
+use tidemill_store::{ClaimedEntry, Claimer, Error, keys};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use crate::executor::Event;
+use crate::shared::Shared;
+
+/// Claims until the token is cancelled. After a fault the sweep is woken: what a lost reply claimed must be found.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    partition: u16,
+    events: UnboundedSender<Event>,
+    (token, sweep, health): (CancellationToken, Arc<Notify>, Component),
+) -> Result<(), Error> {
+    let block = std::time::Duration::from_millis(shared.settings.block_ms);
+    let mut claimer = shared.store.claimer(u32::from(partition), keys::WORKERS, &shared.consumer, block)?;
+    let mut random = SmallRng::from_os_rng();
+    let mut failing = true;
+    loop {
+        let room = tokio::select! {
+            biased;
+            () = token.cancelled() => return Ok(()),
+            room = shared.capacity.room_for_some() => room.min(shared.settings.max_batch),
+        };
+        let claimed = tokio::select! {
+            biased;
+            // a reply that is on its way is lost with this; the drain's last sweep finds what it claimed
+            () = token.cancelled() => return Ok(()),
+            claimed = claim(&shared, &mut claimer, &mut random, room) => claimed,
+        };
+        match claimed {
+            Ok(batches) => {
+                if failing {
+                    failing = false;
+                    health.set_ready();
+                    sweep.notify_one();
+                }
+                for (queue, entries) in batches {
+                    take(&shared, (partition, queue), entries, &events);
+                }
+            }
+            Err(error) => {
+                failing = true;
+                shared.metrics.fault(&error);
+                health.set_unready(format!("claiming fails: {error}"));
+                tracing::warn!(%error, "claiming fails; trying again");
+                if !error.is_transient() {
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                } else if error.remedy() == tidemill_store::Remedy::Wait {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+fn take(
+    shared: &Shared,
+    (partition, queue): (u16, usize),
+    entries: Vec<ClaimedEntry>,
+    events: &UnboundedSender<Event>,
+) {
+    if entries.is_empty() {
+        return;
+    }
+    shared.capacity.take(entries.len());
+    shared.metrics.claimed.with(&[shared.queues.name(queue)]).inc_by(entries.len() as u64);
+    let queue = u16::try_from(queue).unwrap_or(u16::MAX);
+    // the executor outlives the claimers; if it is gone, the drain's last sweep hands these back
+    drop(events.send(Event::Claimed(crate::outcome::Place { partition, queue }, entries)));
+}
+
+async fn claim(
+    shared: &Shared,
+    claimer: &mut Claimer,
+    random: &mut SmallRng,
+    room: usize,
+) -> Result<Vec<(usize, Vec<ClaimedEntry>)>, Error> {
+    let queues = &shared.queues;
+    if queues.names().len() == 1 {
+        return claimer.claim(&[(queues.name(0), room)], true).await;
+    }
+    let turn = queues.turn(random);
+    let shares = queues.shares(&turn, room);
+    let (mut claimed, mut left) = (Vec::new(), room);
+    for (queue, share) in turn.iter().zip(shares) {
+        let share = if queues.is_strict() { left } else { share.min(left) };
+        if share == 0 {
+            continue;
+        }
+        for (_, entries) in claimer.claim(&[(queues.name(*queue), share)], false).await? {
+            left -= entries.len().min(left);
+            claimed.push((*queue, entries));
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    if !claimed.is_empty() {
+        return Ok(claimed);
+    }
+    // nothing anywhere: wait for the first to come, of whichever queue; COUNT holds for each
+    let each = (room / turn.len()).max(1);
+    let wanted: Vec<(&str, usize)> = turn.iter().map(|queue| (queues.name(*queue), each)).collect();
+    let woken = claimer.claim(&wanted, true).await?;
+    Ok(woken.into_iter().map(|(at, entries)| (turn[at], entries)).collect())
+}

@@ -1,0 +1,227 @@
+//! From claimed entries to running tools.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_protocol::{EntryId, Extras, Job, Malformed, Reader, StepState, Work};
+use tidemill_store::{ClaimedEntry, DeferState, Due};
+use tidemill_tool::ToolFuture;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Active, Event, Executor, attempt};
+use crate::assignment::{Assignment, End, Running, bury, of_job};
+use crate::outcome::{Defer, Ending, Fault, Outcome, Place};
+use crate::part::{self, PartEntry};
+use crate::shared::Shared;
+
+/// Work of a capped kind beyond this many times its cap goes back to Redis for a moment, so that other kinds' work can come in.
+const CAPPED_AHEAD: usize = 4;
+/// For how long.
+const CAPPED_PARK: Duration = Duration::from_millis(500);
+
+impl Executor {
+    pub(super) fn claimed(&mut self, place: Place, entries: Vec<ClaimedEntry>) {
+        let reader = Reader { max_input_bytes: self.shared.settings.max_input_bytes };
+        let (mut parts, mut named) = (Vec::new(), Vec::new());
+        for ClaimedEntry { entry, fields } in entries {
+            match Work::read(reader, fields) {
+                Ok(Work::Job(job)) if job.extras().id.is_some() => named.push((entry, job)),
+                Ok(Work::Job(job)) => self.job(place, entry, job),
+                Ok(Work::Part(part)) => parts.push(PartEntry { place, entry, part }),
+                Err(malformed) => self.malformed(place, entry, malformed),
+            }
+        }
+        if !parts.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            self.prepare(async move { part::ready(&shared, parts).await });
+        }
+        if !named.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            self.prepare(async move { recognise(&shared, place, named).await });
+        }
+    }
+
+    fn prepare(&mut self, work: impl Future<Output = Vec<part::Readied>> + Send + 'static) {
+        self.preparing += 1;
+        let events = self.sender.clone();
+        self.tracker.spawn(async move { drop(events.send(Event::Readied(work.await))) });
+    }
+
+    fn malformed(&mut self, place: Place, entry: EntryId, malformed: Malformed) {
+        let fault = Fault::new(malformed.code, malformed.message);
+        self.settle(bury(place, entry, &Extras::default(), StepState::Failed, fault));
+    }
+
+    fn job(&mut self, place: Place, entry: EntryId, job: Job) {
+        match not_yet(&self.shared, place, entry, job) {
+            Ok((entry, job)) => match of_job(&self.shared, place, entry, job) {
+                Ok(assignment) => self.start(assignment),
+                Err(outcome) => self.settle(outcome),
+            },
+            Err(outcome) => self.settle(outcome),
+        }
+    }
+
+    /// Starts work where there is a slot, else keeps it for later.
+    pub(super) fn start(&mut self, assignment: Assignment) {
+        if self.draining {
+            return self.hand_back(assignment);
+        }
+        if !self.cancelled.is_empty() && self.cancelled.contains_key(&*assignment.call.context.id) {
+            let (running, _) = self.begin(assignment);
+            return self.conclude(running, End::Cancelled, Instant::now());
+        }
+        if let Some(cap) = self.cap(assignment.kind)
+            && self.per_kind.get(assignment.kind).copied().unwrap_or(0) >= cap
+        {
+            return self.over_cap(assignment, cap);
+        }
+        if self.active.len() >= self.shared.settings.max_parallel {
+            self.ready.push_back(assignment);
+            return;
+        }
+        self.launch(assignment);
+    }
+
+    fn cap(&self, kind: &str) -> Option<usize> {
+        self.shared.settings.max_parallel_per_kind.get(kind).copied()
+    }
+
+    fn over_cap(&mut self, assignment: Assignment, cap: usize) {
+        let waiting = self.capped.entry(assignment.kind).or_default();
+        if waiting.len() < cap.saturating_mul(CAPPED_AHEAD) {
+            waiting.push_back(assignment);
+            return;
+        }
+        let outcome = park(assignment, format!("the cap of {cap} running tools of its kind is reached"));
+        self.settle(outcome);
+    }
+
+    /// Takes the tool's future out of an assignment; what is left is kept while it runs.
+    pub(super) fn begin(&self, assignment: Assignment) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
+        let Assignment { place, entry, tool, kind, call, attempt, owner, retry, .. } = assignment;
+        let id = Arc::clone(&call.context.id);
+        let running = Running { place, entry, id, kind, attempt, owner, retry };
+        (running, move || tool.call(call))
+    }
+
+    fn launch(&mut self, assignment: Assignment) {
+        let (timeout, kind) = (assignment.timeout, assignment.kind);
+        let started = Instant::now();
+        let (running, make) = self.begin(assignment);
+        match attempt::begin(make) {
+            Ok(answer) => self.conclude(running, End::Answered(answer), started),
+            Err(future) => {
+                let key = self.next;
+                self.next += 1;
+                let (stop, stopped) = oneshot::channel();
+                let events = self.sender.clone();
+                self.tracker.spawn(async move {
+                    let end = attempt::rest(future, timeout, stopped).await;
+                    drop(events.send(Event::Finished(key, end)));
+                });
+                *self.per_kind.entry(kind).or_default() += 1;
+                self.active.insert(key, Active { running, started, stop: Some(stop) });
+            }
+        }
+    }
+
+    /// Fills slots that became free.
+    pub(super) fn refill(&mut self) {
+        if self.draining {
+            return;
+        }
+        let kinds: Vec<&'static str> =
+            self.capped.iter().filter(|(_, waiting)| !waiting.is_empty()).map(|(kind, _)| *kind).collect();
+        for kind in kinds {
+            let cap = self.cap(kind).unwrap_or(usize::MAX);
+            while self.active.len() < self.shared.settings.max_parallel
+                && self.per_kind.get(kind).copied().unwrap_or(0) < cap
+            {
+                let Some(assignment) =
+                    self.capped.get_mut(kind).and_then(std::collections::VecDeque::pop_front)
+                else {
+                    break;
+                };
+                self.start(assignment);
+            }
+        }
+        while self.active.len() < self.shared.settings.max_parallel {
+            let Some(assignment) = self.ready.pop_front() else { break };
+            self.start(assignment);
+        }
+    }
+}
+
+/// A job whose time has not come goes back to Redis until then.
+fn not_yet(shared: &Shared, place: Place, entry: EntryId, job: Job) -> Result<(EntryId, Job), Outcome> {
+    let Some(extras) = job.extras.as_deref() else { return Ok((entry, job)) };
+    let asked = extras.run_at_ms.or_else(|| extras.delay_ms.map(|delay| entry.ms().saturating_add(delay)));
+    // a job that moved has waited already
+    let Some(at) = asked.filter(|_| extras.first_entry.is_none()) else { return Ok((entry, job)) };
+    if shared.clock.now_ms().is_some_and(|now| now >= at) {
+        return Ok((entry, job));
+    }
+    let defer = Defer {
+        id: job.id(&entry).to_owned(),
+        slot: None,
+        state: DeferState::Delayed,
+        due: Due::At(at),
+        note: "asked for at a later time".to_owned(),
+        ran: Duration::ZERO,
+        attempt: 1,
+        changes: Vec::new(),
+    };
+    Err(Outcome { place, entry, ending: Ending::Defer(Box::new(defer)) })
+}
+
+fn park(assignment: Assignment, note: String) -> Outcome {
+    let slot = assignment.owner.slot();
+    let defer = Defer {
+        id: assignment.call.context.id.to_string(),
+        slot,
+        state: DeferState::Parked,
+        due: Due::In(CAPPED_PARK),
+        note,
+        ran: Duration::ZERO,
+        attempt: assignment.attempt,
+        changes: Vec::new(),
+    };
+    Outcome { place: assignment.place, entry: assignment.entry, ending: Ending::Defer(Box::new(defer)) }
+}
+
+/// Drops repetitions of ids that were taken in before.
+async fn recognise(shared: &Arc<Shared>, place: Place, named: Vec<(EntryId, Job)>) -> Vec<part::Readied> {
+    let store = &shared.store.partitions()[place.partition as usize];
+    let keep = Duration::from_millis(shared.settings.id_retention_ms);
+    let queue = shared.queues.name(place.queue as usize);
+    let mut readied = Vec::with_capacity(named.len());
+    for chunk in named.chunks(500) {
+        let rows: Vec<_> = chunk
+            .iter()
+            .map(|(entry, job)| {
+                let extras = job.extras();
+                (
+                    entry,
+                    extras.first_entry.as_ref().unwrap_or(entry),
+                    extras.id.as_deref().unwrap_or_default(),
+                )
+            })
+            .collect();
+        let kept = shared.persist("recognising repeated ids", || store.accept(queue, keep, &rows)).await;
+        let dropped = kept.iter().filter(|kept| !**kept).count();
+        if dropped > 0 {
+            shared.capacity.give_back(dropped);
+            shared.metrics.settled.with(&["duplicate"]).inc_by(dropped as u64);
+        }
+        for ((entry, job), _) in chunk.iter().zip(&kept).filter(|(_, kept)| **kept) {
+            let ready = not_yet(shared, place, entry.clone(), job.clone());
+            readied.push(match ready.and_then(|(entry, job)| of_job(shared, place, entry, job)) {
+                Ok(assignment) => part::Readied::Run(Box::new(assignment)),
+                Err(outcome) => part::Readied::Done(outcome),
+            });
+        }
+    }
+    readied
+}

@@ -1,0 +1,156 @@
+//! What became of a claimed entry, on its way from the executor to the settler. Everything is owned: the entry may be settled long
+//! after its claim, when Redis is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_protocol::{EntryId, RunState, StepState};
+use tidemill_store::{DeferState, Due, Mode, Slot};
+use tidemill_workflow::Plan;
+
+/// Where an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) partition: u16,
+    pub(crate) queue: u16,
+}
+
+/// What is to be recorded for an entry.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryId,
+    pub(crate) ending: Ending,
+}
+
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// A plain job that leaves nothing behind.
+    Acknowledge,
+    /// A plain job with a result.
+    Complete(Box<Complete>),
+    /// Goes to the dead letters.
+    Bury(Box<Bury>),
+    /// Waits in Redis.
+    Defer(Box<Defer>),
+    /// Handed back.
+    Release(Box<Release>),
+    /// A step has ended.
+    Step(Box<StepEnd>),
+    /// An item of a `for_each` has ended.
+    Item(Box<ItemEnd>),
+    /// A `for_each` begins.
+    Expand(Box<Expand>),
+    /// A run's output is computed.
+    Finish(Box<Finish>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Complete {
+    pub(crate) id: String,
+    pub(crate) head: Vec<u8>,
+    pub(crate) ttl_ms: u64,
+    pub(crate) reply_to: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Bury {
+    pub(crate) id: String,
+    pub(crate) code: String,
+    pub(crate) reason: String,
+    pub(crate) state: StepState,
+    pub(crate) attempts: u32,
+    pub(crate) ttl_ms: u64,
+    pub(crate) reply_to: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Defer {
+    pub(crate) id: String,
+    pub(crate) slot: Option<Slot>,
+    pub(crate) state: DeferState,
+    pub(crate) due: Due,
+    pub(crate) note: String,
+    pub(crate) ran: Duration,
+    pub(crate) attempt: u32,
+    pub(crate) changes: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) slot: Option<Slot>,
+    pub(crate) attempt: u32,
+}
+
+/// A run as far as settling needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct RunRef {
+    pub(crate) id: Arc<str>,
+    pub(crate) workflow: Arc<str>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) reply_to: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct StepEnd {
+    pub(crate) run: RunRef,
+    /// Absent when a wide fan-out goes on.
+    pub(crate) step: Option<u32>,
+    /// Where that fan-out comes from: a step, or absent for the run's first steps.
+    pub(crate) origin: Option<u32>,
+    pub(crate) from: u32,
+    pub(crate) to: StepState,
+    pub(crate) attempt: u32,
+    pub(crate) ran: Duration,
+    pub(crate) output: Bytes,
+    pub(crate) error: Option<Fault>,
+    pub(crate) mode: Mode,
+}
+
+#[derive(Debug)]
+pub(crate) struct ItemEnd {
+    pub(crate) run: RunRef,
+    pub(crate) step: u32,
+    pub(crate) item: u64,
+    pub(crate) to: StepState,
+    pub(crate) attempt: u32,
+    pub(crate) ran: Duration,
+    pub(crate) output: Bytes,
+    pub(crate) error: Option<Fault>,
+    pub(crate) did_not_run: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Expand {
+    pub(crate) run: RunRef,
+    pub(crate) step: u32,
+    pub(crate) attempt: u32,
+    /// JSON texts of the items.
+    pub(crate) items: Vec<Bytes>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Finish {
+    pub(crate) run: RunRef,
+    pub(crate) to: RunState,
+    pub(crate) output: Bytes,
+    pub(crate) error: Option<Fault>,
+}
+
+/// An error as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+
+    pub(crate) fn json(&self) -> String {
+        serde_json::json!({ "code": self.code, "message": self.message }).to_string()
+    }
+}

@@ -1,0 +1,297 @@
+//! Parts of runs: reading what their expressions need, and deciding what is to be done.
+//!
+//! All parts of one claim are read in one round trip. A part becomes an assignment, or an outcome at once (a skipped step, a
+//! failed expression, the beginning of a `for_each`).
+
+mod finish;
+mod gather;
+mod step;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_protocol::{EntryId, Part, RunPart, RunState, StepRecord, StepState};
+use tidemill_store::EndRun;
+use tidemill_workflow::{Need, Plan, References, RunView, Scope, StepView};
+
+use crate::assignment::{Assignment, item_end, step_end};
+use crate::outcome::{Ending, Fault, ItemEnd, Outcome, Place, RunRef, StepEnd};
+use crate::plans::PlanError;
+use crate::shared::Shared;
+
+/// A claimed part.
+#[derive(Debug)]
+pub(crate) struct PartEntry {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryId,
+    pub(crate) part: RunPart,
+}
+
+/// What a part became.
+pub(crate) enum Readied {
+    Run(Box<Assignment>),
+    Done(Outcome),
+}
+
+/// A part with its plan and the fields of its run that it asked for.
+pub(crate) struct Known {
+    pub(crate) place: Place,
+    pub(crate) entry: EntryId,
+    pub(crate) part: RunPart,
+    pub(crate) run: RunRef,
+    fields: HashMap<String, Bytes>,
+}
+
+/// Reads and decides all parts of one claim. While Redis cannot be read this waits: the parts stay ours, and nothing else could
+/// be done with them.
+pub(crate) async fn ready(shared: &Arc<Shared>, parts: Vec<PartEntry>) -> Vec<Readied> {
+    let mut readied = Vec::with_capacity(parts.len());
+    let mut by_partition: HashMap<u16, Vec<(PartEntry, Arc<Plan>)>> = HashMap::new();
+    for part in parts {
+        match plan_of(shared, &part.part.workflow).await {
+            Ok(plan) => by_partition.entry(part.place.partition).or_default().push((part, plan)),
+            Err(why) => readied.push(Readied::Done(without_plan(shared, part, &why).await)),
+        }
+    }
+    for (partition, parts) in by_partition {
+        let store = &shared.store.partitions()[partition as usize];
+        let wanted: Vec<_> = parts
+            .iter()
+            .map(|(part, plan)| (store.keys().run(&part.part.run), wanted(&part.part, plan)))
+            .collect();
+        let rows = shared.persist("reading runs", || store.run_fields(&wanted)).await;
+        for (((part, plan), (_, names)), row) in parts.into_iter().zip(wanted).zip(rows) {
+            let fields: HashMap<_, _> =
+                names.into_iter().zip(row).filter_map(|(n, v)| v.map(|v| (n, v))).collect();
+            readied.push(decide(shared, Known::new(part, plan, fields)).await);
+        }
+    }
+    readied
+}
+
+/// The plan of a workflow, or why there is none.
+async fn plan_of(shared: &Shared, workflow: &str) -> Result<Arc<Plan>, String> {
+    shared
+        .persist("reading a workflow", || async {
+            match shared.plans.get(workflow).await {
+                Ok(plan) => Ok(Ok(plan)),
+                Err(PlanError::Unusable(why)) => Ok(Err(why)),
+                Err(PlanError::Store(error)) => Err(error),
+            }
+        })
+        .await
+}
+
+async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
+    if known.run_has_ended() {
+        return Readied::Done(known.not_wanted());
+    }
+    if known.part.deaths >= shared.settings.crash_budget {
+        let deaths = known.part.deaths;
+        let message = format!("{deaths} workers died while they held this step; it is not tried again");
+        return Readied::Done(known.failed(Fault::new("crash_budget", message)));
+    }
+    match known.part.part {
+        Part::Step { step } => step::ready(shared, known, step).await,
+        Part::Item { step, item } => step::ready_item(shared, known, step, item).await,
+        Part::Gather { step } => Readied::Done(gather::gather(shared, known, step).await),
+        Part::Finish => Readied::Done(finish::finish(known, shared).await),
+        Part::Fan { .. } => Readied::Done(known.fan()),
+    }
+}
+
+/// The fields of the run that deciding this part needs.
+fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
+    let mut fields: Vec<String> = ["st", "ten", "tp", "rp"].map(str::to_owned).to_vec();
+    let mut references = |references: &References| {
+        if references.input && !fields.iter().any(|field| field == "in") {
+            fields.push("in".to_owned());
+        }
+        for step in &references.steps {
+            for kind in ['s', 'o', 'e'] {
+                let field = format!("{kind}{step}");
+                if !fields.contains(&field) {
+                    fields.push(field);
+                }
+            }
+        }
+    };
+    match part.part {
+        Part::Step { step } | Part::Item { step, .. } => {
+            let Some(planned) = plan.step(step) else { return fields };
+            references(planned.with.references());
+            if matches!(part.part, Part::Step { .. }) {
+                if let Some(when) = &planned.when {
+                    references(when.references());
+                }
+                if let Some(for_each) = &planned.for_each {
+                    references(for_each.items.references());
+                }
+                for need in &planned.needs {
+                    let field = format!("s{need}");
+                    if !fields.contains(&field) {
+                        fields.push(field);
+                    }
+                }
+            }
+        }
+        Part::Gather { step } => fields.extend(['n', 'u', 'g', 'h'].map(|kind| format!("{kind}{step}"))),
+        Part::Finish => {
+            if let tidemill_workflow::Finish::Evaluate(template) = &plan.finish {
+                references(template.references());
+            }
+            fields.push("f".to_owned());
+        }
+        Part::Fan { .. } => {}
+    }
+    fields
+}
+
+impl Known {
+    fn new(part: PartEntry, plan: Arc<Plan>, fields: HashMap<String, Bytes>) -> Self {
+        let reply_to = fields.get("rp").map(|value| Arc::from(&*String::from_utf8_lossy(value)));
+        let run = RunRef {
+            id: part.part.run.as_str().into(),
+            workflow: part.part.workflow.as_str().into(),
+            plan,
+            reply_to,
+        };
+        Self { place: part.place, entry: part.entry, part: part.part, run, fields }
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Option<&Bytes> {
+        self.fields.get(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.field(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    fn run_has_ended(&self) -> bool {
+        self.text("st").and_then(RunState::parse).is_none_or(RunState::is_terminal)
+    }
+
+    fn record(&self, step: u32) -> Option<StepRecord> {
+        self.text(&format!("s{step}")).and_then(StepRecord::parse)
+    }
+
+    /// How the needs of a step stand.
+    pub(crate) fn needs(&self, step: u32) -> Vec<Need> {
+        let plan = &self.run.plan;
+        let Some(planned) = plan.step(step) else { return Vec::new() };
+        let stand = |need: &u32| match self.record(*need).map(|record| record.state) {
+            Some(StepState::Succeeded) => Need::Succeeded,
+            Some(StepState::Skipped) => Need::Skipped,
+            Some(StepState::Failed | StepState::TimedOut | StepState::Cancelled) => {
+                if plan.step(*need).is_some_and(|need| need.continue_on_error) {
+                    Need::Continued
+                } else {
+                    Need::Failed
+                }
+            }
+            Some(
+                StepState::Pending
+                | StepState::Ready
+                | StepState::Running
+                | StepState::Parked
+                | StepState::Retrying,
+            )
+            | None => Need::Pending,
+        };
+        planned.needs.iter().map(stand).collect()
+    }
+
+    /// What expressions see.
+    pub(crate) fn scope<'a>(&'a self, references: &References, item: Option<(u64, &'a [u8])>) -> Scope<'a> {
+        let plan = &self.run.plan;
+        let step = |step: &u32| {
+            let state =
+                self.text(&format!("s{step}")).and_then(|text| text.split(' ').next()).unwrap_or("pending");
+            let output = self.field(&format!("o{step}")).map(|value| &value[..]);
+            let error = self.field(&format!("e{step}")).map(|value| &value[..]);
+            (*step, StepView { state, output, error })
+        };
+        Scope {
+            input: self.field("in").map_or(&b"null"[..], |value| &value[..]),
+            steps: references.steps.iter().map(step).collect(),
+            run: RunView {
+                id: &self.part.run,
+                workflow: &plan.name,
+                version: plan.version,
+                tenant: self.text("ten"),
+            },
+            item,
+        }
+    }
+
+    /// The outcome of a part that ends without running.
+    pub(crate) fn ended(self, to: StepState, fault: Option<Fault>, ran: bool) -> Outcome {
+        let attempt = self.part.attempt;
+        let zero = std::time::Duration::ZERO;
+        let ending = match self.part.part {
+            Part::Step { step } | Part::Gather { step } => {
+                let end = step_end(self.run, step, to, attempt, zero);
+                let mode = tidemill_store::Mode { did_not_run: !ran, ..end.mode };
+                Ending::Step(Box::new(StepEnd { error: fault, mode, ..end }))
+            }
+            Part::Item { step, item } => {
+                let end = item_end(self.run, (step, item), to, attempt, zero);
+                Ending::Item(Box::new(ItemEnd { error: fault, did_not_run: !ran, ..end }))
+            }
+            Part::Finish | Part::Fan { .. } => Ending::Acknowledge,
+        };
+        Outcome { place: self.place, entry: self.entry, ending }
+    }
+
+    /// A failure that no retry can help.
+    pub(crate) fn failed(self, fault: Fault) -> Outcome {
+        if matches!(self.part.part, Part::Finish) {
+            return finish::failed(self, fault);
+        }
+        self.ended(StepState::Failed, Some(fault), true)
+    }
+
+    /// Its run has ended, or is gone.
+    fn not_wanted(self) -> Outcome {
+        // a gathering belongs to a step that was running, the others had not begun
+        let ran = matches!(self.part.part, Part::Gather { .. });
+        self.ended(StepState::Cancelled, Some(Fault::new("run_ended", "the run had ended before")), ran)
+    }
+
+    fn fan(self) -> Outcome {
+        let Part::Fan { origin, from, ref mode } = self.part.part else {
+            return Outcome { place: self.place, entry: self.entry, ending: Ending::Acknowledge };
+        };
+        let end = StepEnd {
+            step: None,
+            origin,
+            from,
+            mode: tidemill_store::Mode::from_letters(mode),
+            ..step_end(
+                self.run,
+                origin.unwrap_or(u32::MAX),
+                StepState::Succeeded,
+                1,
+                std::time::Duration::ZERO,
+            )
+        };
+        Outcome { place: self.place, entry: self.entry, ending: Ending::Step(Box::new(end)) }
+    }
+}
+
+/// Ends a run whose workflow cannot be used: nothing about it can be decided.
+async fn without_plan(shared: &Shared, part: PartEntry, why: &str) -> Outcome {
+    let store = &shared.store.partitions()[part.place.partition as usize];
+    let end = EndRun {
+        id: &part.part.run,
+        to: RunState::Failed,
+        who: &shared.consumer,
+        code: "unusable_workflow",
+        reason: why,
+        only_past_deadline: false,
+        reply_to: None,
+    };
+    shared.persist("ending a run", || store.end_run(&end)).await;
+    Outcome { place: part.place, entry: part.entry, ending: Ending::Acknowledge }
+}

@@ -1,0 +1,71 @@
+//! The joining of a `for_each`: its items' outputs become the step's output, in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_protocol::StepState;
+
+use super::Known;
+use crate::assignment::step_end;
+use crate::outcome::{Ending, Fault, Outcome, StepEnd};
+use crate::shared::Shared;
+
+/// Outputs read in one round trip.
+const CHUNK: u64 = 500;
+
+pub(super) async fn gather(shared: &Arc<Shared>, known: Known, step: u32) -> Outcome {
+    let count =
+        |kind: char| known.text(&format!("{kind}{step}")).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    let (total, dispatched, failed) = (count('n'), count('u'), count('h'));
+    let tolerate = known
+        .run
+        .plan
+        .step(step)
+        .and_then(|planned| planned.for_each.as_ref())
+        .map_or(0, |each| u64::from(each.tolerate));
+    if failed > tolerate {
+        let message = format!("{failed} of {dispatched} items failed; {tolerate} may (for_each.tolerate)");
+        return known.ended(StepState::Failed, Some(Fault::new("items_failed", message)), true);
+    }
+    match outputs(shared, &known, step, total).await {
+        Some(output) => {
+            let attempt = known.part.attempt;
+            let end = step_end(known.run, step, StepState::Succeeded, attempt, std::time::Duration::ZERO);
+            let ending = Ending::Step(Box::new(StepEnd { output, ..end }));
+            Outcome { place: known.place, entry: known.entry, ending }
+        }
+        None => {
+            let most = shared.settings.max_output_bytes;
+            let message = format!(
+                "the outputs of {total} items have more than {most} bytes together; let the items store \
+                                   what is large and return references"
+            );
+            known.ended(StepState::Failed, Some(Fault::new("output_too_large", message)), true)
+        }
+    }
+}
+
+/// The array of outputs; `None` when it is too large.
+async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Option<Bytes> {
+    let store = &shared.store.partitions()[known.place.partition as usize];
+    let mut array = vec![b'['];
+    let mut from = 0;
+    while from < total {
+        let to = (from + CHUNK).min(total);
+        let fields: Vec<String> = (from..to).map(|item| format!("o{item}")).collect();
+        let chunk = shared.persist("reading items", || store.items(&known.part.run, step, &fields)).await;
+        for (at, output) in chunk.into_iter().enumerate() {
+            if from > 0 || at > 0 {
+                array.push(b',');
+            }
+            let output = output.filter(|output| !output.is_empty());
+            array.extend_from_slice(output.as_deref().unwrap_or(b"null"));
+        }
+        if array.len() > shared.settings.max_output_bytes {
+            return None;
+        }
+        from = to;
+    }
+    array.push(b']');
+    Some(Bytes::from(array))
+}

@@ -1,0 +1,163 @@
+//! A step, or one item of a `for_each`, before its tool runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemill_protocol::{Payload, StepState};
+use tidemill_tool::{Call, Context};
+use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
+
+use super::{Known, Readied};
+use crate::assignment::{Assignment, Owner, item_end};
+use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome};
+use crate::shared::Shared;
+
+/// Fuel for expressions that are evaluated where they stand; heavier ones go to a thread that may block.
+const LIGHT_FUEL: u64 = 20_000;
+
+/// What the expressions of a step decide.
+enum Verdict {
+    Skip,
+    Expand(Vec<Bytes>),
+    Run(Vec<u8>),
+}
+
+pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Readied {
+    let Some(planned) = known.run.plan.step(step) else {
+        let message = format!("the plan of {} has no step {step}", known.run.workflow);
+        return Readied::Done(known.failed(Fault::new("unknown_step", message)));
+    };
+    match planned.decide(&known.needs(step)) {
+        Decision::Skip => return Readied::Done(known.ended(StepState::Skipped, None, false)),
+        Decision::Wait | Decision::Run => {}
+    }
+    let (known, verdict) = evaluate(shared, known, move |known, limits| judge(known, step, limits)).await;
+    match verdict {
+        Ok(Verdict::Skip) => Readied::Done(known.ended(StepState::Skipped, None, false)),
+        Ok(Verdict::Expand(items)) => {
+            let attempt = known.part.attempt;
+            let expand = Expand { run: known.run, step, attempt, items };
+            Readied::Done(Outcome {
+                place: known.place,
+                entry: known.entry,
+                ending: Ending::Expand(Box::new(expand)),
+            })
+        }
+        Ok(Verdict::Run(input)) => assign(shared, known, step, None, input),
+        Err(error) => Readied::Done(known.failed(expression_fault(&error))),
+    }
+}
+
+pub(super) async fn ready_item(shared: &Arc<Shared>, known: Known, step: u32, item: u64) -> Readied {
+    let store = &shared.store.partitions()[known.place.partition as usize];
+    let field = [format!("i{item}")];
+    let text = shared
+        .persist("reading an item", || store.items(&known.part.run, step, &field))
+        .await
+        .pop()
+        .flatten();
+    let Some(text) = text else {
+        let end = item_end(known.run, (step, item), StepState::Failed, known.part.attempt, Duration::ZERO);
+        let fault = Fault::new("lost_item", "the item's input is not in Redis any more");
+        let ending = Ending::Item(Box::new(ItemEnd { error: Some(fault), ..end }));
+        return Readied::Done(Outcome { place: known.place, entry: known.entry, ending });
+    };
+    let (known, input) = evaluate(shared, known, move |known, limits| {
+        let Some(planned) = known.run.plan.step(step) else { return Ok(Vec::new()) };
+        planned.with.render(&known.scope(planned.with.references(), Some((item, &text))), limits)
+    })
+    .await;
+    match input {
+        Ok(input) => assign(shared, known, step, Some(item), input),
+        Err(error) => Readied::Done(known.failed(expression_fault(&error))),
+    }
+}
+
+fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError> {
+    let Some(PlanStep { when, with, for_each, .. }) = known.run.plan.step(step) else {
+        return Ok(Verdict::Skip);
+    };
+    if let Some(when) = when
+        && !when.is_true(&known.scope(when.references(), None), limits)?
+    {
+        return Ok(Verdict::Skip);
+    }
+    if let Some(for_each) = for_each {
+        let items = for_each.items(&known.scope(for_each.items.references(), None), limits)?;
+        let owned =
+            |item: Box<serde_json::value::RawValue>| Bytes::from(Box::<str>::from(item).into_string());
+        return Ok(Verdict::Expand(items.into_iter().map(owned).collect()));
+    }
+    with.render(&known.scope(with.references(), None), limits).map(Verdict::Run)
+}
+
+/// Evaluates expressions: light ones here, heavy ones on a thread that may block.
+pub(super) async fn evaluate<T, F>(
+    shared: &Arc<Shared>,
+    known: Known,
+    judge: F,
+) -> (Known, Result<T, ExprError>)
+where
+    T: Send + 'static,
+    F: Fn(&Known, &Limits) -> Result<T, ExprError> + Send + 'static,
+{
+    let limits = shared.limits;
+    let light = judge(&known, &limits.with_fuel(LIGHT_FUEL.min(limits.fuel)));
+    match light {
+        Err(error) if error.is_out_of_fuel() && limits.fuel > LIGHT_FUEL => {}
+        verdict => return (known, verdict),
+    }
+    let heavy = tokio::task::spawn_blocking(move || {
+        let verdict = judge(&known, &limits);
+        (known, verdict)
+    });
+    match heavy.await {
+        Ok(done) => done,
+        // a panic inside the interpreter: the process goes on, but what the closure owned is lost with it
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn expression_fault(error: &ExprError) -> Fault {
+    Fault::new("expression", error.to_string())
+}
+
+fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Vec<u8>) -> Readied {
+    let Some(planned) = known.run.plan.step(step) else {
+        return Readied::Done(known.ended(StepState::Skipped, None, false));
+    };
+    let Action::Tool { tool } = &planned.action else {
+        return Readied::Done(
+            known.failed(Fault::new("unsupported", "this worker is too old for this step")),
+        );
+    };
+    let name = tool.split('@').next().unwrap_or(tool);
+    let Some(entry) = shared.registry.get(name) else {
+        let message = shared.registry.find(name).err().map(|error| error.to_string()).unwrap_or_default();
+        return Readied::Done(known.failed(Fault::new("unknown_tool", message)));
+    };
+    let (tool, kind, retry) = (Arc::clone(&entry.tool), entry.kind, entry.retry.clone());
+    let timeout = planned.timeout_ms.map_or(entry.timeout, Duration::from_millis);
+    let audit_name: Arc<str> = match item {
+        None => Arc::clone(&planned.id),
+        Some(item) => format!("{}[{item}]", planned.id).into(),
+    };
+    let text = |name: &str| known.text(name).map(Arc::from);
+    let attempt = known.part.attempt;
+    let context = Context {
+        id: Arc::clone(&known.run.id),
+        step: Some(audit_name),
+        attempt,
+        tenant: text("ten"),
+        traceparent: text("tp"),
+    };
+    let first_ms = known.part.first_attempt_ms;
+    let owner = match item {
+        None => Owner::Step { run: known.run, step, first_ms },
+        Some(item) => Owner::Item { run: known.run, step, item, first_ms },
+    };
+    let call = Call { input: Payload::json(input), context };
+    let (place, entry) = (known.place, known.entry);
+    Readied::Run(Box::new(Assignment { place, entry, tool, kind, call, timeout, retry, attempt, owner }))
+}

@@ -1,0 +1,387 @@
+//! Settling: outcomes that have gathered while the last call was under way go to Redis together.
+//!
+//! One settler per partition. Each round takes whatever is there, groups it by what has to be called, and makes those calls at
+//! once; a call that fails is repeated until Redis answers, because an outcome that is not settled is a job that is done twice.
+
+mod groups;
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tidemill_protocol::EntryId;
+use tidemill_store::{
+    Burial, Completion, Deferral, Dependent, Expansion, FinishRun, Held, ItemOutcome, Partition, Settled,
+    StepOutcome, keys,
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::outcome::{Bury, Complete, Defer, Expand, Finish, ItemEnd, Outcome, Release, RunRef, StepEnd};
+use crate::shared::Shared;
+use groups::{Group, Groups};
+
+/// Most outcomes in one round.
+const ROUND: usize = 2_000;
+/// Most outcomes in one function call: a call of many steps must not hold Redis for long.
+const CALL: usize = 100;
+/// Most dependents that one call dispatches.
+const FAN: usize = 500;
+
+pub(crate) type Owned<T> = (EntryId, Box<T>);
+
+/// Settles one partition's outcomes until the executor is gone.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    partition: usize,
+    mut outcomes: UnboundedReceiver<Vec<Outcome>>,
+) {
+    let store = shared.store.partitions()[partition].clone();
+    let mut batches = Vec::with_capacity(16);
+    while outcomes.recv_many(&mut batches, 16).await > 0 {
+        let mut round: Vec<Outcome> = Vec::with_capacity(batches.iter().map(Vec::len).sum());
+        for batch in batches.drain(..) {
+            round.extend(batch);
+        }
+        while round.len() < ROUND {
+            let Ok(more) = outcomes.try_recv() else { break };
+            round.extend(more);
+        }
+        let count = round.len();
+        let groups = Groups::of(round).into_calls(CALL);
+        join_all(groups.iter().map(|group| settle(&shared, &store, group))).await;
+        shared.backlog.remove(count);
+        shared.capacity.give_back(count);
+    }
+}
+
+async fn settle(shared: &Shared, store: &Partition, group: &Group) {
+    let queue = |index: &u16| shared.queues.name(*index as usize);
+    match group {
+        Group::Acknowledge(at, entries) => acknowledge(shared, store, queue(at), entries).await,
+        Group::Complete(at, jobs) => complete(shared, store, queue(at), jobs).await,
+        Group::Bury(at, jobs) => bury(shared, store, queue(at), jobs).await,
+        Group::Defer(at, work) => defer(shared, store, queue(at), work).await,
+        Group::Release(at, work) => release(shared, store, queue(at), work).await,
+        Group::Step(at, home, ends) => steps(shared, store, (queue(at), home), ends).await,
+        Group::Item(at, ends) => items(shared, store, queue(at), ends).await,
+        Group::Expand(at, entry, expand) => begin(shared, store, queue(at), (entry, expand)).await,
+        Group::Finish(at, entry, finish) => end(shared, store, queue(at), (entry, finish)).await,
+    }
+}
+
+fn count(shared: &Shared, answers: &[bool]) {
+    let done = answers.iter().filter(|done| **done).count();
+    shared.metrics.settled.with(&["recorded"]).inc_by(done as u64);
+    if done < answers.len() {
+        shared.metrics.settled.with(&["stale"]).inc_by((answers.len() - done) as u64);
+    }
+}
+
+async fn acknowledge(shared: &Shared, store: &Partition, queue: &str, entries: &[EntryId]) {
+    let owned = shared.persist("acknowledging jobs", || store.acknowledge(queue, entries)).await;
+    shared.metrics.settled.with(&["recorded"]).inc_by(owned as u64);
+    if owned < entries.len() {
+        shared.metrics.settled.with(&["stale"]).inc_by((entries.len() - owned) as u64);
+    }
+}
+
+async fn complete(shared: &Shared, store: &Partition, queue: &str, jobs: &[Owned<Complete>]) {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|(entry, job)| Completion {
+            entry,
+            id: &job.id,
+            head: &job.head,
+            ttl_ms: job.ttl_ms,
+            reply_to: job.reply_to.as_deref(),
+        })
+        .collect();
+    count(shared, &shared.persist("completing jobs", || store.complete(queue, &rows)).await);
+}
+
+async fn bury(shared: &Shared, store: &Partition, queue: &str, jobs: &[Owned<Bury>]) {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|(entry, job)| Burial {
+            entry,
+            id: &job.id,
+            code: &job.code,
+            reason: &job.reason,
+            state: job.state,
+            attempts: job.attempts,
+            ttl_ms: job.ttl_ms,
+            reply_to: job.reply_to.as_deref(),
+        })
+        .collect();
+    let stream = store.keys().jobs(queue);
+    count(shared, &shared.persist("burying jobs", || store.bury(&stream, keys::WORKERS, &rows)).await);
+    for job in &rows {
+        tracing::info!(id = job.id, code = job.code, reason = job.reason, "dead letter");
+    }
+}
+
+async fn defer(shared: &Shared, store: &Partition, queue: &str, work: &[Owned<Defer>]) {
+    let rows: Vec<_> = work
+        .iter()
+        .map(|(entry, d)| Deferral {
+            entry,
+            id: &d.id,
+            slot: d.slot.clone(),
+            state: d.state,
+            due: d.due,
+            note: &d.note,
+            ran: d.ran,
+            attempt: d.attempt,
+            changes: d.changes.clone(),
+        })
+        .collect();
+    let who = &shared.consumer;
+    count(
+        shared,
+        &shared.persist("putting work aside", || store.defer(queue, keys::WORKERS, who, &rows)).await,
+    );
+}
+
+async fn release(shared: &Shared, store: &Partition, queue: &str, work: &[Owned<Release>]) {
+    let held: Vec<_> = work
+        .iter()
+        .map(|(entry, one)| Held { entry: entry.clone(), slot: one.slot.clone(), attempt: one.attempt })
+        .collect();
+    let (stream, who) = (store.keys().jobs(queue), &shared.consumer);
+    let moved = shared
+        .persist("handing work back", || store.release((&stream, keys::WORKERS), who, (who, None), &held))
+        .await;
+    shared.metrics.settled.with(&["released"]).inc_by(moved.len() as u64);
+}
+
+/// The queues that an outcome may dispatch to, the run's own first.
+struct Targets(Vec<String>);
+
+impl Targets {
+    fn index(&mut self, queue: &str) -> usize {
+        self.0.iter().position(|known| known == queue).unwrap_or_else(|| {
+            self.0.push(queue.to_owned());
+            self.0.len() - 1
+        })
+    }
+}
+
+/// The dependents that one call counts, and where the next one goes on.
+fn fan<'a>(run: &'a RunRef, end: &StepEnd, targets: &mut Targets) -> (Vec<Dependent<'a>>, Option<u32>) {
+    let plan = &*run.plan;
+    let all = match end.origin {
+        Some(step) => plan.dependents(step),
+        None => plan.roots(),
+    };
+    let from = end.from as usize;
+    let stretch = all.get(from..).unwrap_or_default();
+    let more = (stretch.len() > FAN).then(|| end.from + u32::try_from(FAN).unwrap_or(u32::MAX));
+    let dependent = |step: &u32| {
+        let planned = plan.step(*step)?;
+        let fires = if end.origin.is_none() { None } else { Some(planned.fires_when()) };
+        Some(Dependent {
+            step: *step,
+            name: &planned.id,
+            ended: fires.map_or(0, |fires| fires.ended),
+            ok: fires.map_or(0, |fires| fires.ok),
+            target: targets.index(plan.queue_of(*step)),
+        })
+    };
+    (stretch.iter().take(FAN).filter_map(dependent).collect(), more)
+}
+
+async fn steps(shared: &Shared, store: &Partition, (queue, home): (&str, &str), ends: &[Owned<StepEnd>]) {
+    let mut targets = Targets(vec![home.to_owned()]);
+    let errors: Vec<String> = ends
+        .iter()
+        .map(|(_, end)| end.error.as_ref().map(crate::outcome::Fault::json).unwrap_or_default())
+        .collect();
+    let origins: Vec<String> = ends
+        .iter()
+        .map(|(_, end)| end.origin.map_or_else(|| "roots".to_owned(), |step| step.to_string()))
+        .collect();
+    let rows: Vec<_> = ends
+        .iter()
+        .zip(&errors)
+        .zip(&origins)
+        .map(|(((entry, end), error), origin)| {
+            let (dependents, more) = fan(&end.run, end, &mut targets);
+            outcome_row((entry, end), error, origin, (dependents, more))
+        })
+        .collect();
+    let who = &shared.consumer;
+    let answers =
+        shared.persist("settling steps", || store.settle_steps(queue, who, &targets.0, &rows)).await;
+    for (answer, (entry, end)) in answers.iter().zip(ends) {
+        shared.metrics.settled.with(&[word(*answer)]).inc();
+        if matches!(answer, Settled::Conflict | Settled::Corrupt) {
+            tracing::warn!(run = %end.run.id, step = end.step, %entry, ?answer, "a step's outcome was refused");
+        }
+    }
+    let corrupt =
+        |(answer, end): (&Settled, &Owned<StepEnd>)| (*answer == Settled::Corrupt).then(|| end.0.clone());
+    let lost: Vec<_> = answers.iter().zip(ends).filter_map(corrupt).collect();
+    bury_corrupt(shared, store, queue, &lost).await;
+}
+
+fn outcome_row<'a>(
+    (entry, end): (&'a EntryId, &'a StepEnd),
+    error: &'a str,
+    origin: &'a str,
+    (dependents, more): (Vec<Dependent<'a>>, Option<u32>),
+) -> StepOutcome<'a> {
+    let planned = end.step.and_then(|step| end.run.plan.step(step));
+    StepOutcome {
+        entry,
+        run: &end.run.id,
+        workflow: &end.run.workflow,
+        step: end.step,
+        name: planned.map_or(origin, |step| &*step.id),
+        to: end.to,
+        attempt: end.attempt,
+        ran: end.ran,
+        output: &end.output,
+        error,
+        code: end.error.as_ref().map_or("", |error| &error.code),
+        reason: end.error.as_ref().map_or("", |error| &error.message),
+        steps: end.run.plan.steps.len(),
+        mode: end.mode,
+        retention_ms: retention_ms(&end.run),
+        reply_to: end.run.reply_to.as_deref(),
+        more,
+        dependents,
+    }
+}
+
+/// An entry whose run's keys hold something else: without this it would come back for ever.
+async fn bury_corrupt(shared: &Shared, store: &Partition, queue: &str, entries: &[EntryId]) {
+    if entries.is_empty() {
+        return;
+    }
+    let row = |entry| Burial {
+        entry,
+        id: "",
+        code: "corrupt_run",
+        reason: "a key of the run holds something that Tidemill did not write",
+        state: tidemill_protocol::StepState::Failed,
+        attempts: 0,
+        ttl_ms: 0,
+        reply_to: None,
+    };
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    let stream = store.keys().jobs(queue);
+    shared.persist("burying entries", || store.bury(&stream, keys::WORKERS, &rows)).await;
+}
+
+const fn word(answer: Settled) -> &'static str {
+    match answer {
+        Settled::Recorded | Settled::RunEnded => "recorded",
+        Settled::Stale => "stale",
+        Settled::Conflict => "conflict",
+        Settled::RunGone => "run_gone",
+        Settled::Corrupt => "corrupt",
+    }
+}
+
+/// How long a finished run is kept when its workflow does not say.
+const DEFAULT_RETENTION_MS: u64 = 24 * 3600 * 1000;
+
+fn retention_ms(run: &RunRef) -> u64 {
+    run.plan.retention_ms.unwrap_or(DEFAULT_RETENTION_MS)
+}
+
+async fn items(shared: &Shared, store: &Partition, queue: &str, ends: &[Owned<ItemEnd>]) {
+    let errors: Vec<String> = ends
+        .iter()
+        .map(|(_, end)| end.error.as_ref().map(crate::outcome::Fault::json).unwrap_or_default())
+        .collect();
+    let rows: Vec<_> =
+        ends.iter().zip(&errors).filter_map(|((entry, end), error)| item_row(entry, end, error)).collect();
+    let who = &shared.consumer;
+    let answers = shared.persist("settling items", || store.settle_items(queue, who, &rows)).await;
+    for answer in answers {
+        shared.metrics.settled.with(&[word(answer)]).inc();
+    }
+}
+
+fn item_row<'a>(entry: &'a EntryId, end: &'a ItemEnd, error: &'a str) -> Option<ItemOutcome<'a>> {
+    let planned = end.run.plan.step(end.step)?;
+    Some(ItemOutcome {
+        entry,
+        run: &end.run.id,
+        workflow: &end.run.workflow,
+        step: end.step,
+        item: end.item,
+        name: &planned.id,
+        queue: end.run.plan.queue_of(end.step),
+        to: end.to,
+        attempt: end.attempt,
+        ran: end.ran,
+        output: &end.output,
+        error,
+        failed: end.to != tidemill_protocol::StepState::Succeeded,
+        did_not_run: end.did_not_run,
+        tolerate: planned.for_each.as_ref().map_or(0, |each| u64::from(each.tolerate)),
+    })
+}
+
+/// Inputs of items written in one command.
+const ITEMS: usize = 500;
+
+async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand): (&EntryId, &Expand)) {
+    let Expand { run, step, attempt, items } = expand;
+    let Some(planned) = run.plan.step(*step) else { return };
+    if items.is_empty() {
+        let end = crate::assignment::step_end(
+            run.clone(),
+            *step,
+            tidemill_protocol::StepState::Succeeded,
+            *attempt,
+            std::time::Duration::ZERO,
+        );
+        let end = StepEnd { output: bytes::Bytes::from_static(b"[]"), ..end };
+        return steps(shared, store, (queue, &run.plan.queue), &[(entry.clone(), Box::new(end))]).await;
+    }
+    // long enough for the run to end and its retention to pass, whatever the run's own deadline
+    let keep_ms = retention_ms(run) + run.plan.timeout_ms.unwrap_or(7 * DEFAULT_RETENTION_MS);
+    for (chunk, inputs) in items.chunks(ITEMS).enumerate() {
+        let fields: Vec<_> = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, input)| (format!("i{}", chunk * ITEMS + at), &input[..]))
+            .collect();
+        shared.persist("writing items", || store.write_items(&run.id, *step, &fields, keep_ms)).await;
+    }
+    let expansion = Expansion {
+        entry,
+        run: &run.id,
+        workflow: &run.workflow,
+        step: *step,
+        name: &planned.id,
+        attempt: *attempt,
+        total: items.len() as u64,
+        concurrency: planned.for_each.as_ref().map_or(1, |each| u64::from(each.concurrency)),
+        queue: run.plan.queue_of(*step),
+        keep_ms,
+    };
+    let begun =
+        shared.persist("beginning a for_each", || store.expand(queue, &shared.consumer, &expansion)).await;
+    count(shared, &[begun]);
+}
+
+async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (&EntryId, &Finish)) {
+    let error = finish.error.as_ref().map(crate::outcome::Fault::json).unwrap_or_default();
+    let row = FinishRun {
+        entry,
+        id: &finish.run.id,
+        workflow: &finish.run.workflow,
+        to: finish.to,
+        output: &finish.output,
+        error: &error,
+        code: finish.error.as_ref().map_or("", |error| &error.code),
+        reason: finish.error.as_ref().map_or("", |error| &error.message),
+        retention_ms: retention_ms(&finish.run),
+        reply_to: finish.run.reply_to.as_deref(),
+    };
+    let ended = shared.persist("finishing a run", || store.finish(queue, &shared.consumer, &row)).await;
+    count(shared, &[ended]);
+}

@@ -1,0 +1,84 @@
+//! Outcomes that one call can settle together.
+
+use std::collections::BTreeMap;
+
+use tidemill_protocol::EntryId;
+
+use super::Owned;
+use crate::outcome::{Bury, Complete, Defer, Ending, Expand, Finish, ItemEnd, Outcome, Release, StepEnd};
+
+/// One call's worth; the number is the queue's index.
+#[derive(Debug)]
+pub(super) enum Group {
+    Acknowledge(u16, Vec<EntryId>),
+    Complete(u16, Vec<Owned<Complete>>),
+    Bury(u16, Vec<Owned<Bury>>),
+    Defer(u16, Vec<Owned<Defer>>),
+    Release(u16, Vec<Owned<Release>>),
+    /// Steps of runs that have the same home queue.
+    Step(u16, String, Vec<Owned<StepEnd>>),
+    Item(u16, Vec<Owned<ItemEnd>>),
+    Expand(u16, EntryId, Box<Expand>),
+    Finish(u16, EntryId, Box<Finish>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    acknowledged: BTreeMap<u16, Vec<EntryId>>,
+    completed: BTreeMap<u16, Vec<Owned<Complete>>>,
+    buried: BTreeMap<u16, Vec<Owned<Bury>>>,
+    deferred: BTreeMap<u16, Vec<Owned<Defer>>>,
+    released: BTreeMap<u16, Vec<Owned<Release>>>,
+    steps: BTreeMap<(u16, String), Vec<Owned<StepEnd>>>,
+    items: BTreeMap<u16, Vec<Owned<ItemEnd>>>,
+    single: Vec<Group>,
+}
+
+impl Groups {
+    pub(super) fn of(outcomes: Vec<Outcome>) -> Self {
+        let mut groups = Self::default();
+        for Outcome { place, entry, ending } in outcomes {
+            let at = place.queue;
+            match ending {
+                Ending::Acknowledge => groups.acknowledged.entry(at).or_default().push(entry),
+                Ending::Complete(job) => groups.completed.entry(at).or_default().push((entry, job)),
+                Ending::Bury(job) => groups.buried.entry(at).or_default().push((entry, job)),
+                Ending::Defer(work) => groups.deferred.entry(at).or_default().push((entry, work)),
+                Ending::Release(work) => groups.released.entry(at).or_default().push((entry, work)),
+                Ending::Step(end) => {
+                    let home = end.run.plan.queue.clone();
+                    groups.steps.entry((at, home)).or_default().push((entry, end));
+                }
+                Ending::Item(end) => groups.items.entry(at).or_default().push((entry, end)),
+                Ending::Expand(expand) => groups.single.push(Group::Expand(at, entry, expand)),
+                Ending::Finish(finish) => groups.single.push(Group::Finish(at, entry, finish)),
+            }
+        }
+        groups
+    }
+
+    /// One group per call; function calls take at most `most` outcomes each.
+    pub(super) fn into_calls(self, most: usize) -> Vec<Group> {
+        let mut calls = self.single;
+        calls.extend(self.acknowledged.into_iter().map(|(at, entries)| Group::Acknowledge(at, entries)));
+        calls.extend(split(self.completed, most * 3).map(|(at, rows)| Group::Complete(at, rows)));
+        calls.extend(split(self.buried, most).map(|(at, rows)| Group::Bury(at, rows)));
+        calls.extend(split(self.deferred, most).map(|(at, rows)| Group::Defer(at, rows)));
+        calls.extend(split(self.released, most).map(|(at, rows)| Group::Release(at, rows)));
+        calls.extend(split(self.steps, most).map(|((at, home), rows)| Group::Step(at, home, rows)));
+        calls.extend(split(self.items, most).map(|(at, rows)| Group::Item(at, rows)));
+        calls
+    }
+}
+
+fn split<K: Clone, T>(groups: BTreeMap<K, Vec<T>>, most: usize) -> impl Iterator<Item = (K, Vec<T>)> {
+    groups.into_iter().flat_map(move |(key, mut rows)| {
+        let mut parts = Vec::with_capacity(rows.len() / most + 1);
+        while rows.len() > most {
+            let rest = rows.split_off(most);
+            parts.push((key.clone(), std::mem::replace(&mut rows, rest)));
+        }
+        parts.push((key, rows));
+        parts
+    })
+}

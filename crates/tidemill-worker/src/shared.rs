@@ -1,0 +1,107 @@
+//! What every part of a worker looks at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidemill_store::Store;
+use tidemill_tool::Registry;
+use tidemill_workflow::Limits;
+use tokio::time::Instant;
+
+use crate::capacity::Capacity;
+use crate::metrics::WorkerMetrics;
+use crate::plans::Plans;
+use crate::queues::Queues;
+use crate::settings::Settings;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) plans: Plans,
+    pub(crate) queues: Queues,
+    pub(crate) settings: Settings,
+    pub(crate) consumer: String,
+    pub(crate) capacity: Capacity,
+    pub(crate) clock: RedisClock,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: WorkerMetrics,
+    pub(crate) backlog: Backlog,
+}
+
+/// Longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Does something in Redis until it is done: what is claimed must be settled, however long Redis is away. Every call made
+    /// through here may be made twice.
+    pub(crate) async fn persist<T, F, W>(&self, what: &'static str, work: W) -> T
+    where
+        W: Fn() -> F,
+        F: Future<Output = Result<T, tidemill_store::Error>>,
+    {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match work().await {
+                Ok(done) => return done,
+                Err(error) => {
+                    self.metrics.fault(&error);
+                    tracing::warn!(what, %error, retry_in_ms = pause.as_millis(), "redis refuses; trying again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Redis's time as this process knows it: what the last beat said, and how long ago that was. Wall clocks of workers decide
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct RedisClock {
+    last: Mutex<Option<(u64, Instant)>>,
+}
+
+impl RedisClock {
+    pub(crate) fn set(&self, now_ms: u64) {
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((now_ms, Instant::now()));
+    }
+
+    /// Now, in Unix milliseconds; `None` before the first beat.
+    pub(crate) fn now_ms(&self) -> Option<u64> {
+        let last = *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.map(|(at, seen)| at + u64::try_from(seen.elapsed().as_millis()).unwrap_or(0))
+    }
+
+    /// How long ago a Redis time was.
+    pub(crate) fn since(&self, at_ms: u64) -> Duration {
+        Duration::from_millis(self.now_ms().map_or(0, |now| now.saturating_sub(at_ms)))
+    }
+}
+
+/// Outcomes that are not yet settled. The epoch grows whenever there are none: an outcome that existed at one epoch is settled at
+/// the next.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    waiting: AtomicU64,
+    epoch: AtomicU64,
+}
+
+impl Backlog {
+    pub(crate) fn add(&self, count: usize) {
+        self.waiting.fetch_add(count as u64, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove(&self, count: usize) {
+        if self.waiting.fetch_sub(count as u64, Ordering::AcqRel) == count as u64 {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The epoch, counting an empty backlog as the next one.
+    pub(crate) fn epoch(&self) -> u64 {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if self.waiting.load(Ordering::Acquire) == 0 { epoch + 1 } else { epoch }
+    }
+}

@@ -1,0 +1,245 @@
+//! A worker from its start to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_runtime::health::Health;
+use tidemill_runtime::metrics::Metrics;
+use tidemill_runtime::tasks::{OnFailure, Tasks};
+use tidemill_store::{Error, Member, Store, keys};
+use tidemill_tool::Registry;
+use tidemill_workflow::Limits;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::capacity::Capacity;
+use crate::executor::{Event, Executor};
+use crate::metrics::WorkerMetrics;
+use crate::plans::Plans;
+use crate::queues::Queues;
+use crate::settings::{InvalidSetting, Settings};
+use crate::shared::{Backlog, RedisClock, Shared};
+use crate::{claiming, liveness, settler, sweep};
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// Redis cannot be reached, or cannot be used.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// A worker that is ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    member: Member,
+    health: Health,
+}
+
+/// How long the last outcomes and hand-backs may take after the grace.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+impl Worker {
+    /// A worker of these tools. Its consumer name is unique per start.
+    ///
+    /// # Errors
+    /// A setting is out of its range.
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        registry: Registry,
+        (metrics, health): (&Metrics, &Health),
+    ) -> Result<Self, InvalidSetting> {
+        settings.check()?;
+        let weights = settings.queue_weights()?;
+        let queues: Vec<String> = weights.iter().map(|(queue, _)| queue.clone()).collect();
+        let consumer = consumer_name();
+        let member = Member {
+            consumer: consumer.clone(),
+            role: "worker".to_owned(),
+            host: host_name(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            queues,
+            slots: u32::try_from(settings.max_parallel).unwrap_or(u32::MAX),
+            started_at_ms: 0,
+        };
+        let metrics = WorkerMetrics::new(metrics);
+        metrics.slots.set(i64::from(member.slots));
+        let shared = Shared {
+            plans: Plans::new(store.home().clone()),
+            store,
+            registry: Arc::new(registry),
+            queues: Queues::new(weights, settings.order),
+            capacity: Capacity::new(settings.max_parallel, settings.max_read_ahead),
+            consumer,
+            clock: RedisClock::default(),
+            limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
+            metrics,
+            backlog: Backlog::default(),
+            settings,
+        };
+        Ok(Self { shared: Arc::new(shared), member, health: health.clone() })
+    }
+
+    /// The name that Redis knows this worker by.
+    #[must_use]
+    pub fn consumer(&self) -> &str {
+        &self.shared.consumer
+    }
+
+    /// Works until the token is cancelled, then drains: nothing new is claimed, what runs may finish within the grace, the rest
+    /// is handed back, and the consumer is deleted. Returns how many entries were handed back.
+    ///
+    /// # Errors
+    /// Redis could not be reached at the start, or a vital part failed.
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), WorkerError> {
+        self.introduce().await?;
+        let shared = Arc::clone(&self.shared);
+        let (sender, events) = mpsc::unbounded_channel();
+        let (claiming, keeping) = (CancellationToken::new(), CancellationToken::new());
+        let (tracker, tasks) = (TaskTracker::new(), Tasks::new());
+        let mut settlers = Vec::new();
+        for partition in 0..shared.store.partitions().len() {
+            let (outcomes, settled) = mpsc::unbounded_channel();
+            settlers.push(outcomes);
+            tracker.spawn(settler::run(Arc::clone(&shared), partition, settled));
+            self.partition(partition, &sender, &tasks, (&claiming, &keeping));
+        }
+        {
+            let (shared, keeping) = (Arc::clone(&shared), keeping.clone());
+            tasks.spawn("rate", OnFailure::Log, async move {
+                tokio::select! {
+                    () = keeping.cancelled() => {}
+                    () = shared.capacity.follow_rate() => {}
+                }
+                Ok::<(), Error>(())
+            });
+        }
+        let mut executor =
+            tracker.spawn(Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run());
+        tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.names(), slots = shared.settings.max_parallel, "worker started");
+
+        token.cancelled().await;
+        tracing::info!(held = shared.capacity.held(), "draining");
+        claiming.cancel();
+        drop(sender.send(Event::Drain));
+        let grace = Duration::from_millis(shared.settings.grace_ms);
+        if tokio::time::timeout(grace, &mut executor).await.is_err() {
+            tracing::info!("the grace is over; running work is stopped and handed back");
+            drop(sender.send(Event::Stop));
+            drop(tokio::time::timeout(LAST_WORDS, executor).await);
+        }
+        tracker.close();
+        drop(tokio::time::timeout(LAST_WORDS, tracker.wait()).await);
+        self.leave().await;
+        keeping.cancel();
+        tasks.shutdown(LAST_WORDS).await;
+        Ok(())
+    }
+
+    /// Announces the worker, its queues and its tools before anything is claimed.
+    async fn introduce(&mut self) -> Result<(), WorkerError> {
+        let shared = &self.shared;
+        shared.store.check().await?;
+        self.member.started_at_ms = shared.store.home().now_ms().await?;
+        let tools: Vec<(String, String)> = shared
+            .registry
+            .iter()
+            .map(|entry| {
+                let text = serde_json::json!({
+                    "kind": entry.kind, "description": &*entry.description, "input_schema": entry.tool.input_schema(),
+                });
+                (entry.name.to_string(), text.to_string())
+            })
+            .collect();
+        shared.store.home().register_tools(&tools).await?;
+        for partition in shared.store.partitions() {
+            let mut claimer = shared.store.claimer(
+                partition.index(),
+                keys::WORKERS,
+                &shared.consumer,
+                Duration::from_secs(1),
+            )?;
+            claimer.create_groups(shared.queues.names().iter().map(String::as_str)).await?;
+            partition.announce(&self.member).await?;
+            shared.clock.set(partition.beat(&shared.consumer, 0, 0).await?.now_ms);
+        }
+        for part in ["claiming", "liveness"] {
+            self.health.component(part).set_ready();
+        }
+        Ok(())
+    }
+
+    fn partition(
+        &self,
+        partition: usize,
+        sender: &mpsc::UnboundedSender<Event>,
+        tasks: &Tasks,
+        (claiming, keeping): (&CancellationToken, &CancellationToken),
+    ) {
+        let shared = &self.shared;
+        let sweeping = Arc::new(Notify::new());
+        {
+            let (shared, events) = (Arc::clone(shared), sender.clone());
+            let tools = (claiming.clone(), Arc::clone(&sweeping), self.health.component("claiming"));
+            let index = u16::try_from(partition).unwrap_or(u16::MAX);
+            tasks.spawn("claimer", OnFailure::Log, claiming::run(shared, index, events, tools));
+        }
+        {
+            let (shared, events) = (Arc::clone(shared), sender.clone());
+            let tools = (keeping.clone(), self.member.clone(), self.health.component("liveness"));
+            tasks.spawn("liveness", OnFailure::Log, async move {
+                liveness::run(shared, partition, events, tools).await;
+                Ok::<(), Error>(())
+            });
+        }
+        let (shared, events, token) = (Arc::clone(shared), sender.clone(), claiming.clone());
+        tasks.spawn("sweep", OnFailure::Log, async move {
+            sweep::run(shared, partition, events, (token, sweeping)).await;
+            Ok::<(), Error>(())
+        });
+    }
+
+    /// Hands back whatever Redis still says we hold and deletes the consumer.
+    async fn leave(&self) {
+        let shared = &self.shared;
+        for partition in shared.store.partitions() {
+            let leaving = async {
+                let count = sweep::hand_back_all(shared, partition).await?;
+                let streams: Vec<_> = shared
+                    .queues
+                    .names()
+                    .iter()
+                    .map(|queue| (partition.keys().jobs(queue), keys::WORKERS))
+                    .collect();
+                partition.forget(&shared.consumer, None, &streams).await?;
+                Ok::<usize, Error>(count)
+            };
+            match tokio::time::timeout(LAST_WORDS, leaving).await {
+                Ok(Ok(count)) => tracing::info!(handed_back = count, "worker left"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the worker could not leave properly; schedulers will take its work")
+                }
+                Err(_) => {
+                    tracing::warn!("redis did not answer in time; schedulers will take this worker's work")
+                }
+            }
+        }
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// `<host>-<pid>-<random>`: unique per start, and told apart by people.
+fn consumer_name() -> String {
+    format!("{}-{}-{:06x}", host_name(), std::process::id(), rand::random::<u32>() & 0xff_ffff)
+}
