@@ -178,6 +178,21 @@ def the_connection_breaks_and_nothing_is_lost(language):
         assert len(pool.results(REPLIES)) == 40, len(pool.results(REPLIES))
 
 
+def what_cannot_begin_is_buried_with_its_reason(language):
+    with Pool() as pool:
+        language.on(pool)
+        wanted = {
+            "unknown_tool": pool.add("jobs:own", tool="nobody.knows"),
+            "wrong_stream": pool.add("jobs:own", workflow="refund"),
+            "crash_budget": pool.add("jobs:own", tool="text.reverse", _deaths=3),
+            "invalid_reply_to": pool.add("jobs:own", tool="text.reverse", reply_to=PREFIX + "jobs:default"),
+            "invalid_input": pool.add("jobs:own", tool="text.reverse", input={"text": 1}),
+        }
+        until("all are settled", lambda: pool.length("own") == 0 and not pool.held("own"))
+        assert {letter["code"]: letter["entry"] for letter in pool.letters()} == wanted, pool.letters()
+        assert pool.length("default") == 0, "a reply forged work"
+
+
 def bytes_of(value):
     if isinstance(value, str):
         return value.encode()
@@ -224,5 +239,6 @@ ALL = [
     a_timed_out_and_an_overdue_job_say_so,
     a_step_of_a_workflow_ends_its_run_with_the_reason,
     the_connection_breaks_and_nothing_is_lost,
+    what_cannot_begin_is_buried_with_its_reason,
     every_vector_is_read_as_the_contract_says,
 ]

@@ -28,6 +28,7 @@ const RULES = {
 };
 const U32 = ['max_attempts', '_attempts', '_deaths'];
 const MAX_FIELDS = 64;
+const CRASH_BUDGET = 3;
 const MAX_INPUT_BYTES = 1024 * 1024;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -83,6 +84,18 @@ function field(name, bytes) {
   if (RULES[name] !== NUMBER) return text;
   if (BigInt(text) >= 1n << (U32.includes(name) ? 32n : 64n)) throw new Malformed('malformed', `field ${name} is too large a number`);
   return Number(text);
+}
+
+/** When the job may begin: the later of what it asks for, by Redis's clock; 0 when it asks for nothing. */
+export const dueMs = (job, bornMs) => Math.max(job.delay_ms === undefined ? 0 : bornMs + job.delay_ms, job.run_at_ms ?? 0);
+
+/** Why the job cannot begin here: [state, code, sentence]; or undefined. */
+export function refusal(job, tools, overdue) {
+  if (overdue) return ['timed_out', 'deadline_exceeded', 'its deadline passed before it began'];
+  if ((job._deaths ?? 0) >= CRASH_BUDGET) return ['failed', 'crash_budget', `${job._deaths} workers died while they held it`];
+  if (job.workflow !== undefined) return ['failed', 'wrong_stream', 'runs are asked for in the stream runs'];
+  if (Object.hasOwn(tools, job.tool)) return undefined;
+  return ['failed', 'unknown_tool', `this worker has no tool ${job.tool}; it has ${Object.keys(tools).join(', ')}`];
 }
 
 /** Results go to streams outside the namespace, or to its reply streams: never where they could forge work. */

@@ -1,7 +1,7 @@
 // A Tidemill worker in JavaScript: claims plain jobs from one queue, runs its own tools, settles through the functions.
 // Usage: REDIS_URL=… QUEUE=node node worker.js
 import { setTimeout as wait } from 'node:timers/promises';
-import { Malformed, mayReplyTo, read } from './contract.js';
+import { dueMs, Malformed, mayReplyTo, read, refusal } from './contract.js';
 import {
   announce, ask, bury, call, cancel, CONSUMER, createGroup, DAY_MS, db, defer, fail, GROUP, handBack, isTransient, key, NAMESPACE, PREFIX, readBytes,
   refusePart, STREAM, succeed,
@@ -73,7 +73,7 @@ async function take(entry, flat) {
   if (run) return refusePart(entry, run[1].toString());
   try {
     const job = read(pairs);
-    if (!mayReplyTo(job.reply_to ?? '', NAMESPACE, PREFIX)) throw new Malformed('malformed', "reply_to may not be one of Tidemill's own keys");
+    if (!mayReplyTo(job.reply_to ?? '', NAMESPACE, PREFIX)) throw new Malformed('invalid_reply_to', "reply_to may not be one of Tidemill's own keys");
     const first = job._entry ?? entry;
     return await begin({ entry, first, job, input: job.input, id: job.id ?? first, attempt: (job._attempts ?? 0) + 1, stop: new AbortController() });
   } catch (error) {
@@ -85,20 +85,17 @@ async function take(entry, flat) {
 async function begin(one) {
   const { job } = one;
   const born = Number(one.first.split('-')[0]);
-  const due = job.delay_ms === undefined ? (job.run_at_ms ?? 0) : born + job.delay_ms;
-  const attempts = one.attempt - 1;
+  const due = dueMs(job, born);
   if (job.id !== undefined) {
     const [fresh] = await call('tm1_accept', [STREAM, key(`id:${one.id}`)], [GROUP, 1, one.entry, one.first, DAY_MS]);
     if (fresh === 0) return console.log('dropped', one.id);
   }
   if (cancelled.has(one.id)) return cancel(one);
   if (due > now()) return defer(one, 'ready', { atMs: due, note: 'delayed' });
-  if (job.deadline_ms !== undefined && now() > born + job.deadline_ms) {
-    return bury(one, 'deadline_exceeded', 'its deadline passed before it began', { state: 'timed_out', attempts });
-  }
-  if (!Object.hasOwn(TOOLS, job.tool ?? '')) {
-    const name = job.tool ?? 'of a workflow: those go to the stream runs';
-    return bury(one, 'unknown_tool', `this worker has no tool ${name}; it has ${Object.keys(TOOLS).join(', ')}`, { attempts });
+  const refused = refusal(job, TOOLS, job.deadline_ms !== undefined && now() > born + job.deadline_ms);
+  if (refused) {
+    const [state, code, reason] = refused;
+    return bury(one, code, reason, { state, attempts: one.attempt - 1 });
   }
   held.set(one.entry, one);
   run(one).finally(() => {

@@ -24,7 +24,7 @@ RULES = {
 }
 NUMBERS = {name.decode() for name, rule in RULES.items() if rule is NUMBER}
 U32 = {"max_attempts", "_attempts", "_deaths"}
-MAX_FIELDS = 64
+MAX_FIELDS, CRASH_BUDGET = 64, 3
 MAX_INPUT_BYTES = 1024 * 1024
 
 
@@ -75,6 +75,24 @@ def decode(data, encoding):
     if encoding == "msgpack":
         return msgpack.unpackb(data, strict_map_key=False)
     return json.loads(data.decode(), parse_constant=lambda word: json.loads(f"<{word}>"))
+
+
+def due_ms(job, born_ms):
+    """When the job may begin: the later of what it asks for, by Redis's clock; 0 when it asks for nothing."""
+    return max(born_ms + job["delay_ms"] if "delay_ms" in job else 0, job.get("run_at_ms", 0))
+
+
+def refusal(job, tools, overdue):
+    """Why the job cannot begin here: state, code and sentence; or None."""
+    if overdue:
+        return "timed_out", "deadline_exceeded", "its deadline passed before it began"
+    if job.get("_deaths", 0) >= CRASH_BUDGET:
+        return "failed", "crash_budget", f"{job['_deaths']} workers died while they held it"
+    if "workflow" in job:
+        return "failed", "wrong_stream", "runs are asked for in the stream runs"
+    if job["tool"] not in tools:
+        return "failed", "unknown_tool", f"this worker has no tool {job['tool']}; it has {', '.join(tools)}"
+    return None
 
 
 def may_reply_to(stream, namespace, prefix):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 
 from call import Call, Stopped
-from contract import Malformed, may_reply_to, read
+from contract import Malformed, due_ms, may_reply_to, read, refusal
 from settle import CONSUMER, DAY_MS, GROUP, NAMESPACE, PREFIX, STREAM, TRANSIENT, Settler, key
 from tools import TOOLS, ToolError
 
@@ -84,7 +84,7 @@ class Worker(Settler):
         try:
             job = read(pairs)
             if not may_reply_to(job.get("reply_to", ""), NAMESPACE, PREFIX):
-                raise Malformed("malformed", "reply_to may not be one of Tidemill's own keys")
+                raise Malformed("invalid_reply_to", "reply_to may not be one of Tidemill's own keys")
         except Malformed as error:
             self.bury(Call(entry, {"input": None}), error.code, str(error), attempts=0)
             return
@@ -92,18 +92,16 @@ class Worker(Settler):
 
     def begin(self, call):
         job, now, born = call.job, self.now_ms(), int(call.first.split("-")[0])
-        due = born + job["delay_ms"] if "delay_ms" in job else job.get("run_at_ms", 0)
+        refused = refusal(job, TOOLS, "deadline_ms" in job and now > born + job["deadline_ms"])
         if "id" in job and self.call("tm1_accept", [STREAM, key(f"id:{call.id}")], [GROUP, 1, call.entry, call.first, DAY_MS]) == [0]:
             print("dropped", call.id, flush=True)
         elif call.id in self.cancelled:
             self.cancel(call)
-        elif due > now:
-            self.defer(call, "ready", at_ms=due, note="delayed")
-        elif "deadline_ms" in job and now > born + job["deadline_ms"]:
-            self.bury(call, "deadline_exceeded", "its deadline passed before it began", "timed_out", attempts=call.attempt - 1)
-        elif job.get("tool") not in TOOLS:
-            name = job.get("tool", "of a workflow: those go to the stream runs")
-            self.bury(call, "unknown_tool", f"this worker has no tool {name}; it has {', '.join(TOOLS)}", attempts=call.attempt - 1)
+        elif due_ms(job, born) > now:
+            self.defer(call, "ready", at_ms=due_ms(job, born), note="delayed")
+        elif refused:
+            state, code, reason = refused
+            self.bury(call, code, reason, state, call.attempt - 1)
         else:
             self.held[call.entry] = call
             self.free.acquire()
