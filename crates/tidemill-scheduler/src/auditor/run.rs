@@ -1,0 +1,288 @@
+//! The audit of one run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_protocol::{EntryId, RunState, StepRecord, StepState};
+use tidemill_store::{Overlooked, Partition, Slot};
+use tidemill_workflow::{Decision, Need, Plan};
+
+use crate::Error;
+use crate::context::{Context, count};
+
+/// Fields asked for in one call.
+const SLICE: usize = 1_000;
+/// Steps carried on in one call.
+const MOST_MENDED: usize = 500;
+
+/// What the audit of a run found.
+pub(super) enum Audited {
+    /// Something of it is in flight, or it is not there any more.
+    InFlight,
+    /// Nothing is, and it has not ended.
+    Still {
+        /// The number of its last audit record.
+        seq: u64,
+        /// What is known of it.
+        run: Box<Run>,
+    },
+}
+
+/// A run as far as the audit needs it.
+pub(super) struct Run {
+    id: String,
+    workflow: String,
+    plan: Option<Arc<Plan>>,
+    /// Each step's record, as text and read; absent for steps that never became ready.
+    records: Vec<Option<(String, StepRecord)>>,
+}
+
+/// Something that its record says is in flight.
+struct InFlight {
+    slot: Slot,
+    text: String,
+    record: StepRecord,
+}
+
+/// Looks at a run and repairs what was lost of it.
+pub(super) async fn audit(context: &Context, partition: &Partition, id: &str) -> Result<Audited, Error> {
+    let names = ["st", "wf", "q"].map(ToOwned::to_owned);
+    let head: Vec<Option<String>> = texts(partition.fields_of(id, None, &names).await?);
+    let [state, workflow, seq] = &head[..] else { return Ok(Audited::InFlight) };
+    if state.as_deref().and_then(RunState::parse).is_none_or(RunState::is_terminal) {
+        partition.drop_live(id).await?;
+        return Ok(Audited::InFlight);
+    }
+    let workflow = workflow.clone().unwrap_or_default();
+    let seq = seq.as_deref().and_then(|seq| seq.parse().ok()).unwrap_or(0);
+    let plan = match context.plans.of(&workflow).await {
+        Ok(plan) => plan,
+        Err(crate::NoPlan::Store(error)) => return Err(error.into()),
+        Err(_) => {
+            let run = Run { id: id.to_owned(), workflow, plan: None, records: Vec::new() };
+            return Ok(Audited::Still { seq, run: Box::new(run) });
+        }
+    };
+    let records = records(partition, id, None, count(plan.steps.len())).await?;
+    let run = Run { id: id.to_owned(), workflow, plan: Some(plan), records };
+    if run.check_in_flight(context, partition).await? {
+        Ok(Audited::InFlight)
+    } else {
+        Ok(Audited::Still { seq, run: Box::new(run) })
+    }
+}
+
+fn texts(values: Vec<Option<Bytes>>) -> Vec<Option<String>> {
+    values.into_iter().map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect()
+}
+
+/// The records of steps, or of the items of a step, from 0 on.
+async fn records(
+    partition: &Partition,
+    run: &str,
+    step: Option<u32>,
+    total: u64,
+) -> Result<Vec<Option<(String, StepRecord)>>, Error> {
+    let names: Vec<String> = (0..total).map(|at| format!("s{at}")).collect();
+    let mut records = Vec::with_capacity(names.len());
+    for names in names.chunks(SLICE) {
+        let row = texts(partition.fields_of(run, step, names).await?);
+        records.extend(
+            row.into_iter().map(|text| text.and_then(|text| Some((text.clone(), StepRecord::parse(&text)?)))),
+        );
+    }
+    Ok(records)
+}
+
+impl Run {
+    /// Repairs what its record says is in flight and is not. `false`: nothing is in flight.
+    async fn check_in_flight(&self, context: &Context, partition: &Partition) -> Result<bool, Error> {
+        let (mut plain, mut any) = (Vec::new(), false);
+        for (step, (text, record)) in self.present() {
+            if record.state.is_terminal() {
+                continue;
+            }
+            any = true;
+            if record.state == StepState::Running && record.entry.is_none() {
+                self.check_items(context, partition, step, (text, record)).await?;
+            } else {
+                plain.push(InFlight {
+                    slot: self.slot(step, None),
+                    text: text.clone(),
+                    record: record.clone(),
+                });
+            }
+        }
+        self.check(context, partition, &plain, "step").await?;
+        Ok(any)
+    }
+
+    fn present(&self) -> impl Iterator<Item = (u32, &(String, StepRecord))> {
+        (0_u32..).zip(&self.records).filter_map(|(step, record)| Some((step, record.as_ref()?)))
+    }
+
+    fn slot(&self, step: u32, item: Option<u64>) -> Slot {
+        let id = self.plan.as_ref().and_then(|plan| plan.step(step)).map_or("", |step| &step.id);
+        let name = item.map_or_else(|| id.to_owned(), |item| format!("{id}[{item}]"));
+        Slot { run: self.id.clone(), step, item, name }
+    }
+
+    /// Looks for each where its record says that it is; repairs those that are not there.
+    async fn check(
+        &self,
+        context: &Context,
+        partition: &Partition,
+        all: &[InFlight],
+        what: &'static str,
+    ) -> Result<(), Error> {
+        let mut by_queue: BTreeMap<&str, Vec<&InFlight>> = BTreeMap::new();
+        for one in all {
+            by_queue.entry(&one.record.queue).or_default().push(one);
+        }
+        for (queue, all) in by_queue {
+            for some in all.chunks(SLICE) {
+                for lost in lost(partition, queue, some).await? {
+                    self.repair(context, partition, lost, what).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn repair(
+        &self,
+        context: &Context,
+        partition: &Partition,
+        lost: &InFlight,
+        what: &'static str,
+    ) -> Result<(), Error> {
+        let queue = &lost.record.queue;
+        if partition.repair(&lost.slot, &self.workflow, queue, &lost.text, &context.who).await? {
+            context.counters.repaired.with(&[what]).inc();
+            let (run, step) = (&self.id, &lost.slot.name);
+            tracing::warn!(
+                run,
+                step,
+                queue,
+                state = lost.record.state.as_str(),
+                "lost work dispatched again"
+            );
+        }
+        Ok(())
+    }
+
+    /// A `for_each` has items in flight, or is about to gather them.
+    async fn check_items(
+        &self,
+        context: &Context,
+        partition: &Partition,
+        step: u32,
+        (text, record): (&String, &StepRecord),
+    ) -> Result<(), Error> {
+        let row = partition.fields_of(&self.id, None, &[format!("u{step}")]).await?;
+        let used = texts(row).into_iter().next().flatten().and_then(|used| used.parse().ok()).unwrap_or(0);
+        let records = records(partition, &self.id, Some(step), used).await?;
+        let flying: Vec<InFlight> = (0_u64..)
+            .zip(records)
+            .filter_map(|(item, record)| {
+                let (text, record) = record?;
+                let slot = self.slot(step, Some(item));
+                (!record.state.is_terminal()).then_some(InFlight { slot, text, record })
+            })
+            .collect();
+        if flying.is_empty() {
+            let gather = InFlight { slot: self.slot(step, None), text: text.clone(), record: record.clone() };
+            return self.repair(context, partition, &gather, "gather").await;
+        }
+        self.check(context, partition, &flying, "item").await
+    }
+
+    /// Carries on a run without a step in flight. `false`: it cannot be told how.
+    pub(super) async fn carry_on(
+        &self,
+        context: &Context,
+        partition: &Partition,
+        seq: u64,
+    ) -> Result<bool, Error> {
+        let Some(plan) = &self.plan else { return Ok(false) };
+        let overlooked = self.overlooked(plan);
+        let complete = self.records.iter().all(Option::is_some);
+        if !complete && overlooked.is_empty() {
+            return Ok(false);
+        }
+        let steps = overlooked.get(..MOST_MENDED).unwrap_or(&overlooked);
+        let added = partition.mend((&self.id, &self.workflow), &plan.queue, seq, steps).await?;
+        if added > 0 {
+            let what = if complete { "finish" } else { "dispatch" };
+            context.counters.repaired.with(&[what]).inc_by(added);
+            tracing::warn!(run = self.id, what, added, "run stood still and was carried on");
+        }
+        Ok(true)
+    }
+
+    /// Steps that were never dispatched although their needs call for it.
+    fn overlooked<'p>(&self, plan: &'p Plan) -> Vec<Overlooked<'p>> {
+        let need = |step: &u32| {
+            let record = self.records.get(*step as usize).and_then(Option::as_ref);
+            let continues = plan.step(*step).is_some_and(|step| step.continue_on_error);
+            record.map_or(Need::Pending, |(_, record)| need_of(record.state, continues))
+        };
+        let mut overlooked = Vec::new();
+        for (index, (step, record)) in (0_u32..).zip(plan.steps.iter().zip(&self.records)) {
+            let needs: Vec<Need> = step.needs.iter().map(need).collect();
+            if record.is_none() && step.decide(&needs) != Decision::Wait {
+                let number = |wanted: fn(&Need) -> bool| {
+                    u32::try_from(needs.iter().filter(|need| wanted(need)).count()).unwrap_or(u32::MAX)
+                };
+                overlooked.push(Overlooked {
+                    step: index,
+                    name: &step.id,
+                    queue: plan.queue_of(index),
+                    ended: number(|need| *need != Need::Pending),
+                    ok: number(|need| *need == Need::Succeeded),
+                });
+            }
+        }
+        overlooked
+    }
+}
+
+const fn need_of(state: StepState, continues: bool) -> Need {
+    match state {
+        StepState::Pending
+        | StepState::Ready
+        | StepState::Running
+        | StepState::Parked
+        | StepState::Retrying => Need::Pending,
+        StepState::Succeeded => Need::Succeeded,
+        StepState::Skipped => Need::Skipped,
+        StepState::Failed | StepState::Cancelled | StepState::TimedOut if continues => Need::Continued,
+        StepState::Failed | StepState::Cancelled | StepState::TimedOut => Need::Failed,
+    }
+}
+
+/// Those that are neither in their stream nor put aside.
+async fn lost<'i>(
+    partition: &Partition,
+    queue: &str,
+    all: &[&'i InFlight],
+) -> Result<Vec<&'i InFlight>, Error> {
+    let (mut with_entry, mut ids, mut aside) = (Vec::new(), Vec::new(), Vec::new());
+    for one in all {
+        match one.record.entry.clone().map(EntryId::parse) {
+            Some(Ok(id)) => {
+                with_entry.push(*one);
+                ids.push(id);
+            }
+            Some(Err(_)) | None => aside.push(*one),
+        }
+    }
+    let found = partition.entries_by_id(&partition.keys().jobs(queue), &ids).await?;
+    let mut lost: Vec<_> =
+        with_entry.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(one, _)| one).collect();
+    let members: Vec<String> = aside.iter().map(|one| one.slot.member()).collect();
+    let due = partition.due_at(queue, &members).await?;
+    lost.extend(aside.into_iter().zip(due).filter(|(_, due)| due.is_none()).map(|(one, _)| one));
+    Ok(lost)
+}

@@ -1,0 +1,64 @@
+//! Expirer: ends runs at their deadline.
+
+use tidemill_protocol::RunState;
+use tidemill_runtime::duty::{Duty, Tick};
+use tidemill_store::{EndRun, Partition};
+
+use crate::Error;
+use crate::context::Context;
+
+/// Runs per partition and look.
+const MOST: usize = 100;
+
+/// See the module.
+pub(crate) struct Expirer {
+    context: Context,
+}
+
+impl Expirer {
+    pub(crate) const fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// `true`: there may be more.
+    async fn expire(&self, partition: &Partition) -> Result<bool, Error> {
+        let now_ms = partition.now_ms().await?;
+        let overdue = partition.overdue_runs(now_ms, MOST).await?;
+        let mut ended = 0;
+        for run in &overdue {
+            let fields = partition.fields_of(run, None, &["rp".to_owned()]).await?;
+            let reply_to = fields.into_iter().next().flatten();
+            let reply_to = reply_to.map(|key| String::from_utf8_lossy(&key).into_owned());
+            let end = EndRun {
+                id: run,
+                to: RunState::TimedOut,
+                who: &self.context.who,
+                code: "timeout",
+                reason: "the run did not end by its deadline",
+                only_past_deadline: true,
+                reply_to: reply_to.as_deref(),
+            };
+            // otherwise another scheduler was faster, or it has just ended
+            if partition.end_run(&end).await? == Some(true) {
+                ended += 1;
+                self.context.counters.expired.inc();
+                tracing::info!(run, "run timed out");
+            }
+        }
+        // those that did not end now will not do so at once; without progress there is no hurry
+        Ok(overdue.len() == MOST && ended > 0)
+    }
+}
+
+impl Duty for Expirer {
+    const NAME: &'static str = "expirer";
+    type Error = Error;
+
+    async fn tick(&mut self) -> Result<Tick, Error> {
+        let mut more = false;
+        for partition in self.context.partitions() {
+            more |= self.expire(partition).await?;
+        }
+        Ok(if more { Tick::Again } else { Tick::Done })
+    }
+}

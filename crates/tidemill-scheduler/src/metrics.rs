@@ -1,0 +1,135 @@
+//! What a scheduler counts. Ticks, errors and times of each duty are counted by the runtime (`tidemill_duty_…`).
+
+use tidemill_runtime::metrics::{Counter, Gauge, Labelled, MetricName, Metrics};
+
+/// Runs started.
+pub const RUNS_STARTED: MetricName = MetricName::new("tidemill_runs_started", "Runs started", &[]);
+/// Requests for runs that exist already.
+pub const RUNS_REPEATED: MetricName =
+    MetricName::new("tidemill_runs_repeated", "Requests dropped because a run of that id exists", &[]);
+/// Requests that could not be started.
+pub const RUNS_REFUSED: MetricName =
+    MetricName::new("tidemill_runs_refused", "Requests for runs that went to the dead letters", &["code"]);
+/// Work that became due.
+pub const PROMOTED: MetricName =
+    MetricName::new("tidemill_promoted", "Work put aside that became ready", &["queue"]);
+/// Cron entries fired.
+pub const CRON_FIRED: MetricName =
+    MetricName::new("tidemill_cron_fired", "Times that cron entries fired", &[]);
+/// Cron times let pass.
+pub const CRON_SKIPPED: MetricName =
+    MetricName::new("tidemill_cron_skipped", "Looks at a cron entry that let missed times pass", &[]);
+/// Cron entries that cannot be read.
+pub const CRON_INVALID: MetricName =
+    MetricName::new("tidemill_cron_invalid", "Looks at a due cron entry that cannot be carried out", &[]);
+/// Entries taken from the dead.
+pub const RECLAIMED: MetricName =
+    MetricName::new("tidemill_reclaimed", "Entries taken from processes that died", &["queue"]);
+/// Processes found dead.
+pub const DEAD_MEMBERS: MetricName =
+    MetricName::new("tidemill_dead_members", "Processes whose liveness stood still", &[]);
+/// Times that liveness could not be judged.
+pub const WATCH_RESETS: MetricName = MetricName::new(
+    "tidemill_watch_resets",
+    "Times that the watch over liveness began anew (clock jump, restart of Redis, own pause)",
+    &["why"],
+);
+/// Jobs buried because too many processes died holding them.
+pub const DEATHS_BURIED: MetricName = MetricName::new(
+    "tidemill_deaths_buried",
+    "Jobs buried because too many processes died holding them",
+    &[],
+);
+/// Repairs by the audit.
+pub const REPAIRED: MetricName = MetricName::new("tidemill_repaired", "Repairs by the audit", &["what"]);
+/// Runs that the audit cannot carry on.
+pub const STUCK: MetricName = MetricName::new(
+    "tidemill_stuck_runs",
+    "Runs that stand still in a way that the audit cannot repair",
+    &[],
+);
+/// Runs ended at their deadline.
+pub const EXPIRED: MetricName = MetricName::new("tidemill_expired", "Runs ended at their deadline", &[]);
+/// Records deleted to bound memory.
+pub const TRIMMED: MetricName =
+    MetricName::new("tidemill_trimmed", "Records deleted to bound memory", &["what"]);
+/// Redis's memory.
+pub const REDIS_USED: MetricName =
+    MetricName::new("tidemill_redis_used_memory_bytes", "Memory that Redis uses", &[]);
+/// Redis's bound.
+pub const REDIS_MAX: MetricName =
+    MetricName::new("tidemill_redis_max_memory_bytes", "Memory that Redis may use; 0 for no bound", &[]);
+/// Whether Redis is near its bound.
+pub const REDIS_NEAR_LIMIT: MetricName =
+    MetricName::new("tidemill_redis_memory_near_limit", "1 while Redis uses 80 % of its memory or more", &[]);
+
+/// The names of this crate, for the page that lists them.
+pub const ALL: &[MetricName] = &[
+    RUNS_STARTED,
+    RUNS_REPEATED,
+    RUNS_REFUSED,
+    PROMOTED,
+    CRON_FIRED,
+    CRON_SKIPPED,
+    CRON_INVALID,
+    RECLAIMED,
+    DEAD_MEMBERS,
+    WATCH_RESETS,
+    DEATHS_BURIED,
+    REPAIRED,
+    STUCK,
+    EXPIRED,
+    TRIMMED,
+    REDIS_USED,
+    REDIS_MAX,
+    REDIS_NEAR_LIMIT,
+];
+
+/// The counters of a scheduler.
+#[derive(Debug, Clone)]
+pub(crate) struct Counters {
+    pub(crate) runs_started: Counter,
+    pub(crate) runs_repeated: Counter,
+    pub(crate) runs_refused: Labelled<Counter>,
+    pub(crate) promoted: Labelled<Counter>,
+    pub(crate) cron_fired: Counter,
+    pub(crate) cron_skipped: Counter,
+    pub(crate) cron_invalid: Counter,
+    pub(crate) reclaimed: Labelled<Counter>,
+    pub(crate) dead_members: Counter,
+    pub(crate) watch_resets: Labelled<Counter>,
+    pub(crate) deaths_buried: Counter,
+    pub(crate) repaired: Labelled<Counter>,
+    pub(crate) stuck: Gauge,
+    pub(crate) expired: Counter,
+    pub(crate) trimmed: Labelled<Counter>,
+    pub(crate) redis_used: Gauge,
+    pub(crate) redis_max: Gauge,
+    pub(crate) redis_near_limit: Gauge,
+}
+
+impl Counters {
+    /// Registers all; once a process.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            runs_started: metrics.counter(RUNS_STARTED),
+            runs_repeated: metrics.counter(RUNS_REPEATED),
+            runs_refused: metrics.counters(RUNS_REFUSED),
+            promoted: metrics.counters(PROMOTED),
+            cron_fired: metrics.counter(CRON_FIRED),
+            cron_skipped: metrics.counter(CRON_SKIPPED),
+            cron_invalid: metrics.counter(CRON_INVALID),
+            reclaimed: metrics.counters(RECLAIMED),
+            dead_members: metrics.counter(DEAD_MEMBERS),
+            watch_resets: metrics.counters(WATCH_RESETS),
+            deaths_buried: metrics.counter(DEATHS_BURIED),
+            repaired: metrics.counters(REPAIRED),
+            stuck: metrics.gauge(STUCK),
+            expired: metrics.counter(EXPIRED),
+            trimmed: metrics.counters(TRIMMED),
+            redis_used: metrics.gauge(REDIS_USED),
+            redis_max: metrics.gauge(REDIS_MAX),
+            redis_near_limit: metrics.gauge(REDIS_NEAR_LIMIT),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Starter: claims requests for runs, checks them, and starts them in batches.
+//!
+//! One starter per partition, since each blocks inside Redis on a connection of its own. What it claimed and has not handed to a
+//! function yet is found again after any error by asking Redis what it holds, so a lost reply loses no run.
+
+mod batch;
+mod request;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_protocol::{EntryId, Reader};
+use tidemill_runtime::duty::{Duty, Tick};
+use tidemill_store::{
+    Burial, ClaimedEntry, Claimer, DeferState, Deferral, Due, Fault, NewRun, Partition, Started, keys,
+};
+use tidemill_workflow::Plan;
+
+use crate::Error;
+use crate::context::{Context, count};
+use crate::plans::NoPlan;
+use batch::{Prepared, batches};
+use request::{Refusal, Request, Timing};
+
+/// See the module.
+pub(crate) struct Starter {
+    context: Context,
+    partition: Partition,
+    claimer: Claimer,
+    stream: String,
+    /// Whether entries may be held that nobody is working on: after an error, a tick given up, or a new connection.
+    unsure: bool,
+    generation: u64,
+}
+
+impl Starter {
+    pub(crate) fn new(context: Context, partition: &Partition) -> Result<Self, Error> {
+        let block = Duration::from_millis(context.settings.block_ms);
+        let claimer = context.store.claimer(partition.index(), keys::SCHEDULERS, &context.who, block)?;
+        let stream = partition.keys().runs();
+        Ok(Self { context, partition: partition.clone(), claimer, stream, unsure: false, generation: 0 })
+    }
+
+    async fn claim(&mut self) -> Result<Vec<ClaimedEntry>, Error> {
+        let wanted = [(keys::RUNS, self.context.settings.start_batch)];
+        let claimed = self.claimer.claim(&wanted, true).await?;
+        Ok(claimed.into_iter().flat_map(|(_, entries)| entries).collect())
+    }
+
+    /// What this scheduler holds already.
+    async fn held(&self) -> Result<Vec<ClaimedEntry>, Error> {
+        let (group, limit) = ((&*self.stream, keys::SCHEDULERS), self.context.settings.start_batch);
+        let pending = self.partition.pending(group, Some(&self.context.who), None, limit).await?;
+        let ids: Vec<EntryId> = pending.into_iter().map(|pending| pending.entry).collect();
+        let found = self.partition.entries_by_id(&self.stream, &ids).await?;
+        let gone = |entry| ClaimedEntry { entry, fields: Vec::new() };
+        Ok(ids.into_iter().zip(found).map(|(id, found)| found.unwrap_or_else(|| gone(id))).collect())
+    }
+
+    /// Starts, defers, refuses or drops each; after this none is held.
+    async fn handle(&self, claimed: Vec<ClaimedEntry>) -> Result<(), Error> {
+        let (claimed, gone): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|one| !one.fields.is_empty());
+        let gone: Vec<EntryId> = gone.into_iter().map(|entry| entry.entry).collect();
+        self.partition.drop_entries(&self.stream, keys::SCHEDULERS, &gone).await?;
+        let reader = Reader { max_input_bytes: self.context.settings.max_input_bytes };
+        let (mut requests, mut refusals) = (Vec::new(), Vec::new());
+        for entry in claimed {
+            match Request::read(reader, &entry, &self.partition, self.context.settings.crash_budget) {
+                Ok(request) => requests.push(request),
+                Err(refusal) => refusals.push(*refusal),
+            }
+        }
+        let ready = self.sort_by_time(requests, &mut refusals).await?;
+        let plans = self.plans(&ready).await?;
+        let mut prepared = Vec::with_capacity(ready.len());
+        for (request, deadline_ms) in ready {
+            let made = match plans.get(request.workflow()) {
+                Some(Ok(plan)) => Prepared::new(request, plan, deadline_ms, &self.context.settings),
+                Some(Err((code, reason))) => Err(request.refuse(code, reason.clone())),
+                None => continue,
+            };
+            match made {
+                Ok(run) => prepared.push(run),
+                Err(refusal) => refusals.push(*refusal),
+            }
+        }
+        for batch in batches(&prepared, self.context.settings.start_batch) {
+            refusals.extend(self.start(batch).await?);
+        }
+        self.bury(&refusals).await
+    }
+
+    /// Puts aside what is asked for at a later time; gives back what is to start now, with what is left of its deadline.
+    async fn sort_by_time(
+        &self,
+        requests: Vec<Request>,
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<Vec<(Request, Option<u64>)>, Error> {
+        if !requests.iter().any(Request::has_times) {
+            return Ok(requests.into_iter().map(|request| (request, None)).collect());
+        }
+        let now_ms = self.partition.now_ms().await?;
+        let (mut ready, mut later) = (Vec::new(), Vec::new());
+        for request in requests {
+            match request.timing(now_ms) {
+                Timing::Now { left_ms } => ready.push((request, left_ms)),
+                Timing::At(at_ms) => later.push((request, at_ms)),
+                Timing::TooLate => refusals.push(*request.too_late()),
+            }
+        }
+        self.defer(&later).await?;
+        Ok(ready)
+    }
+
+    async fn defer(&self, later: &[(Request, u64)]) -> Result<(), Error> {
+        let members: Vec<String> = later.iter().map(|(request, _)| format!("j:{}", request.id)).collect();
+        let waiting = self.partition.due_at(keys::RUNS, &members).await?;
+        let (mut seen, mut repeated, mut deferrals) = (HashSet::new(), Vec::new(), Vec::new());
+        for ((request, at_ms), waits) in later.iter().zip(waiting) {
+            // a second request of an id must not take the place of the first, which waits
+            if waits.is_some() || !seen.insert(&request.id) {
+                repeated.push(request.entry.clone());
+                continue;
+            }
+            deferrals.push(Deferral {
+                entry: &request.entry,
+                id: &request.id,
+                slot: None,
+                state: DeferState::Delayed,
+                due: Due::At(*at_ms),
+                note: "delayed by its caller",
+                ran: Duration::ZERO,
+                attempt: 0,
+                changes: Vec::new(),
+            });
+        }
+        if !deferrals.is_empty() {
+            self.partition.defer(keys::RUNS, keys::SCHEDULERS, &self.context.who, &deferrals).await?;
+        }
+        let dropped = self.partition.drop_entries(&self.stream, keys::SCHEDULERS, &repeated).await?;
+        self.context.counters.runs_repeated.inc_by(dropped);
+        Ok(())
+    }
+
+    /// A plan, or the code and words of a refusal, for each workflow asked for.
+    async fn plans(
+        &self,
+        requests: &[(Request, Option<u64>)],
+    ) -> Result<HashMap<String, Result<Arc<Plan>, (&'static str, String)>>, Error> {
+        let mut plans = HashMap::new();
+        for (request, _) in requests {
+            if plans.contains_key(request.workflow()) {
+                continue;
+            }
+            let plan = match self.context.plans.of(request.workflow()).await {
+                Ok(plan) => Ok(plan),
+                Err(NoPlan::Store(error)) => return Err(error.into()),
+                Err(unknown @ NoPlan::Unknown(_)) => Err(("unknown_workflow", unknown.to_string())),
+                Err(invalid @ NoPlan::Invalid { .. }) => Err(("invalid_workflow", invalid.to_string())),
+            };
+            plans.insert(request.workflow().to_owned(), plan);
+        }
+        Ok(plans)
+    }
+
+    /// Starts a batch; gives back what cannot be started at all.
+    async fn start(&self, batch: &[Prepared]) -> Result<Vec<Refusal>, Error> {
+        let error = match self.try_start(batch).await {
+            Ok(()) => return Ok(Vec::new()),
+            Err(error) => error,
+        };
+        if error.fault() != Some(Fault::WrongType) {
+            return Err(error.into());
+        }
+        // a key of one run holds something else: it must not hold up the others
+        let mut refusals = Vec::new();
+        for run in batch {
+            match self.try_start(std::slice::from_ref(run)).await {
+                Ok(()) => {}
+                Err(error) if error.fault() == Some(Fault::WrongType) => {
+                    refusals.push(*run.request.refuse("conflicting_key", error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(refusals)
+    }
+
+    async fn try_start(&self, batch: &[Prepared]) -> Result<(), tidemill_store::Error> {
+        let targets = batch::targets(batch);
+        let runs: Vec<NewRun<'_>> = batch.iter().map(|run| run.new_run(&targets)).collect();
+        let replies = self.partition.start(&self.context.who, &targets, &runs).await?;
+        for (reply, run) in replies.iter().zip(batch) {
+            match reply {
+                Started::Started => {
+                    self.context.counters.runs_started.inc();
+                    tracing::debug!(run = run.request.id, workflow = run.workflow, "run started");
+                }
+                Started::Duplicate => {
+                    self.context.counters.runs_repeated.inc();
+                    tracing::debug!(run = run.request.id, "run exists already, request dropped");
+                }
+                Started::Stale => tracing::debug!(run = run.request.id, "another scheduler has the request"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn bury(&self, refusals: &[Refusal]) -> Result<(), Error> {
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let burials: Vec<Burial<'_>> = refusals.iter().map(Refusal::burial).collect();
+        let buried = self.partition.bury(&self.stream, keys::SCHEDULERS, &burials).await?;
+        for (refusal, _) in refusals.iter().zip(buried).filter(|(_, buried)| *buried) {
+            self.context.counters.runs_refused.with(&[refusal.code]).inc();
+            tracing::warn!(run = refusal.id, code = refusal.code, reason = refusal.reason, "run refused");
+        }
+        Ok(())
+    }
+}
+
+impl Duty for Starter {
+    const NAME: &'static str = "starter";
+    type Error = Error;
+
+    async fn tick(&mut self) -> Result<Tick, Error> {
+        // stays set when this tick fails or is given up anywhere below
+        let unsure =
+            std::mem::replace(&mut self.unsure, true) || self.generation != self.claimer.generation();
+        self.generation = self.claimer.generation();
+        let claimed = if unsure { self.held().await? } else { self.claim().await? };
+        let found = count(claimed.len());
+        if found > 0 {
+            self.handle(claimed).await?;
+        }
+        // what was held may be more than one batch
+        self.unsure = unsure && found > 0;
+        Ok(Tick::Again)
+    }
+}
