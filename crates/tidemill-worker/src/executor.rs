@@ -26,8 +26,8 @@ use crate::shared::Shared;
 pub(crate) enum Event {
     /// Entries were claimed from one queue.
     Claimed(Place, Vec<ClaimedEntry>),
-    /// Parts of runs were read.
-    Readied(Vec<Readied>),
+    /// A batch of parts of runs was read, or of named jobs recognised.
+    Readied(u64, Vec<Readied>),
     /// An attempt ended.
     Finished(u64, End),
     /// Jobs or runs were cancelled.
@@ -60,7 +60,10 @@ pub(crate) struct Executor {
     ready: VecDeque<Assignment>,
     /// Waits for a slot of its kind.
     capped: HashMap<&'static str, VecDeque<Assignment>>,
-    preparing: usize,
+    /// Being read or recognised, by batch.
+    preparing: HashMap<u64, Vec<EntryId>>,
+    /// Parked for their kind's cap in the second that began then.
+    over_cap: HashMap<&'static str, (Instant, u32)>,
     cancelled: HashMap<String, Instant>,
     outcomes: Vec<Vec<Outcome>>,
     draining: bool,
@@ -87,7 +90,8 @@ impl Executor {
             per_kind: HashMap::new(),
             ready: VecDeque::new(),
             capped: HashMap::new(),
-            preparing: 0,
+            preparing: HashMap::new(),
+            over_cap: HashMap::new(),
             cancelled: HashMap::new(),
             outcomes,
             draining: false,
@@ -105,7 +109,7 @@ impl Executor {
             self.flush();
             self.shared.metrics.running.set(i64::try_from(self.active.len()).unwrap_or(i64::MAX));
             self.shared.metrics.held.set(i64::try_from(self.shared.capacity.held()).unwrap_or(i64::MAX));
-            if self.draining && self.active.is_empty() && self.preparing == 0 {
+            if self.draining && self.active.is_empty() && self.preparing.is_empty() {
                 break;
             }
         }
@@ -114,8 +118,8 @@ impl Executor {
     fn on(&mut self, event: Event) {
         match event {
             Event::Claimed(place, entries) => self.claimed(place, entries),
-            Event::Readied(readied) => {
-                self.preparing -= 1;
+            Event::Readied(batch, readied) => {
+                self.preparing.remove(&batch);
                 for one in readied {
                     match one {
                         Readied::Run(assignment) => self.start(*assignment),
@@ -188,8 +192,13 @@ impl Executor {
     fn unknown(&self, mut entries: Vec<EntryId>) -> Vec<EntryId> {
         let waiting =
             self.ready.iter().chain(self.capped.values().flatten()).map(|assignment| &assignment.entry);
-        let known: std::collections::HashSet<&EntryId> =
-            self.active.values().map(|active| &active.running.entry).chain(waiting).collect();
+        let known: std::collections::HashSet<&EntryId> = self
+            .active
+            .values()
+            .map(|active| &active.running.entry)
+            .chain(waiting)
+            .chain(self.preparing.values().flatten())
+            .collect();
         entries.retain(|entry| !known.contains(entry));
         entries
     }

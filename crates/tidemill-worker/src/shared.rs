@@ -80,8 +80,8 @@ impl RedisClock {
     }
 }
 
-/// Outcomes that are not yet settled. The epoch grows whenever there are none: an outcome that existed at one epoch is settled at
-/// the next.
+/// Outcomes that are not yet settled. The epoch grows whenever the last of them is: what existed at a mark is settled once the
+/// mark has passed.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     waiting: AtomicU64,
@@ -99,9 +99,11 @@ impl Backlog {
         }
     }
 
-    /// The epoch, counting an empty backlog as the next one.
-    pub(crate) fn epoch(&self) -> u64 {
-        let epoch = self.epoch.load(Ordering::Acquire);
-        if self.waiting.load(Ordering::Acquire) == 0 { epoch + 1 } else { epoch }
+    pub(crate) fn mark(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_passed(&self, mark: u64) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0 || self.epoch.load(Ordering::Acquire) > mark
     }
 }

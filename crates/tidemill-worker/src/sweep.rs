@@ -33,7 +33,7 @@ pub(crate) async fn run(
 ) {
     let store = shared.store.partitions()[partition].clone();
     let regular = Duration::from_millis(shared.settings.sweep_ms);
-    let (mut suspects, mut epoch) = (HashSet::<EntryId>::new(), 0);
+    let (mut suspects, mut mark) = (HashSet::<EntryId>::new(), 0);
     loop {
         let pause = if suspects.is_empty() { regular } else { SECOND_LOOK.min(regular) };
         tokio::select! {
@@ -42,9 +42,9 @@ pub(crate) async fn run(
             () = wanted.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        let now = shared.backlog.epoch();
+        let next = shared.backlog.mark();
         let Ok(unknown) = look(&shared, &store, &events).await else { continue };
-        if now > epoch {
+        if shared.backlog.has_passed(mark) {
             let lost: Vec<_> =
                 unknown.iter().filter(|(_, entry)| suspects.contains(entry)).cloned().collect();
             if !lost.is_empty()
@@ -54,7 +54,7 @@ pub(crate) async fn run(
             }
         }
         suspects = unknown.into_iter().map(|(_, entry)| entry).collect();
-        epoch = shared.backlog.epoch();
+        mark = next;
     }
 }
 

@@ -15,10 +15,10 @@ use crate::outcome::{Defer, Ending, Fault, Outcome, Place};
 use crate::part::{self, PartEntry};
 use crate::shared::Shared;
 
-/// Work of a capped kind beyond this many times its cap goes back to Redis for a moment, so that other kinds' work can come in.
-const CAPPED_AHEAD: usize = 4;
-/// For how long.
+/// Work beyond its kind's cap goes back to Redis for a moment, so that other kinds' work can come in.
 const CAPPED_PARK: Duration = Duration::from_millis(500);
+/// The longest such moment.
+const LONGEST_CAPPED_PARK: Duration = Duration::from_secs(30);
 
 impl Executor {
     pub(super) fn claimed(&mut self, place: Place, entries: Vec<ClaimedEntry>) {
@@ -34,18 +34,26 @@ impl Executor {
         }
         if !parts.is_empty() {
             let shared = Arc::clone(&self.shared);
-            self.prepare(async move { part::ready(&shared, parts).await });
+            let entries = parts.iter().map(|part| part.entry.clone()).collect();
+            self.prepare(entries, async move { part::ready(&shared, parts).await });
         }
         if !named.is_empty() {
             let shared = Arc::clone(&self.shared);
-            self.prepare(async move { recognise(&shared, place, named).await });
+            let entries = named.iter().map(|(entry, _)| entry.clone()).collect();
+            self.prepare(entries, async move { recognise(&shared, place, named).await });
         }
     }
 
-    fn prepare(&mut self, work: impl Future<Output = Vec<part::Readied>> + Send + 'static) {
-        self.preparing += 1;
+    fn prepare(
+        &mut self,
+        entries: Vec<EntryId>,
+        work: impl Future<Output = Vec<part::Readied>> + Send + 'static,
+    ) {
+        let batch = self.next;
+        self.next += 1;
+        self.preparing.insert(batch, entries);
         let events = self.sender.clone();
-        self.tracker.spawn(async move { drop(events.send(Event::Readied(work.await))) });
+        self.tracker.spawn(async move { drop(events.send(Event::Readied(batch, work.await))) });
     }
 
     fn malformed(&mut self, place: Place, entry: EntryId, malformed: Malformed) {
@@ -88,13 +96,24 @@ impl Executor {
         self.shared.settings.max_parallel_per_kind.get(kind).copied()
     }
 
+    /// Keeps a little work of a capped kind at hand and parks the rest, paced: the more was parked within this second, the later.
     fn over_cap(&mut self, assignment: Assignment, cap: usize) {
-        let waiting = self.capped.entry(assignment.kind).or_default();
-        if waiting.len() < cap.saturating_mul(CAPPED_AHEAD) {
+        let kind = assignment.kind;
+        let waiting = self.capped.entry(kind).or_default();
+        if waiting.len() < cap.min(self.shared.settings.max_parallel / 4) {
             waiting.push_back(assignment);
             return;
         }
-        let outcome = park(assignment, format!("the cap of {cap} running tools of its kind is reached"));
+        let now = Instant::now();
+        let (since, parked) = self.over_cap.entry(kind).or_insert((now, 0));
+        if now.duration_since(*since) > Duration::from_secs(1) {
+            (*since, *parked) = (now, 0);
+        }
+        *parked += 1;
+        let turns = 1 + *parked / (u32::try_from(cap).unwrap_or(u32::MAX).saturating_mul(8));
+        let wait = (CAPPED_PARK * turns).min(LONGEST_CAPPED_PARK);
+        let outcome =
+            park(assignment, wait, format!("the cap of {cap} running tools of kind {kind} is reached"));
         self.settle(outcome);
     }
 
@@ -176,13 +195,13 @@ fn not_yet(shared: &Shared, place: Place, entry: EntryId, job: Job) -> Result<(E
     Err(Outcome { place, entry, ending: Ending::Defer(Box::new(defer)) })
 }
 
-fn park(assignment: Assignment, note: String) -> Outcome {
+fn park(assignment: Assignment, wait: Duration, note: String) -> Outcome {
     let slot = assignment.owner.slot();
     let defer = Defer {
         id: assignment.call.context.id.to_string(),
         slot,
         state: DeferState::Parked,
-        due: Due::In(CAPPED_PARK),
+        due: Due::In(wait),
         note,
         ran: Duration::ZERO,
         attempt: assignment.attempt,

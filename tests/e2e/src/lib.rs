@@ -1,0 +1,1 @@
+//! The engines together: see `tests/it`.
