@@ -1,1 +1,22 @@
-//! To be written.
+//! Taking work in: [`Intake`] checks and enqueues, for any program; [`http`] is the door that people and other languages
+//! reach it through.
+//!
+//! Nothing here is needed to enqueue: any Redis client may write to the streams itself. What the producer adds is an answer
+//! before the work is queued: a misspelt member, an input that its workflow refuses, a queue that is full.
+
+mod engine;
+pub mod http;
+pub mod intake;
+pub mod metric_names;
+mod refusal;
+mod settings;
+pub mod views;
+pub mod why;
+mod workflows;
+
+pub use engine::{Around, spawn};
+pub use intake::{Accepted, AcceptedAs, Intake, Kind, Number, Request};
+pub use metric_names::Meters;
+pub use refusal::{Code, Refusal};
+pub use settings::Settings;
+pub use workflows::{Checked, PublishedAs, Workflows};

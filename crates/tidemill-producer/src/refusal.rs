@@ -1,0 +1,182 @@
+//! Why a request is refused: a stable code for programs, a sentence for people.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tidemill_store::{Error, Fault};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:literal, $title:literal;)*) => {
+        /// The stable words of refusals, with their HTTP status and title.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The HTTP status that it goes with.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)* }
+            }
+
+            /// What it means in a few words, the same each time.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The text is not JSON.
+    InvalidJson = "invalid_json", 400, "The text is not valid JSON";
+    /// The JSON is not what this place takes.
+    InvalidRequest = "invalid_request", 400, "The request does not have the expected form";
+    /// A member or parameter that does not exist.
+    UnknownMember = "unknown_member", 400, "A member is unknown";
+    /// A member that must be there is not.
+    MissingMember = "missing_member", 400, "A member is missing";
+    /// A member has a value that it cannot have.
+    InvalidMember = "invalid_member", 400, "A member has a bad value";
+    /// A query parameter is unknown or has a bad value.
+    InvalidQuery = "invalid_query", 400, "A query parameter is unknown or has a bad value";
+    /// Nothing under this path.
+    UnknownPath = "unknown_path", 404, "There is nothing under this path";
+    /// No such workflow or version.
+    UnknownWorkflow = "unknown_workflow", 404, "No such workflow is published";
+    /// No such job.
+    UnknownJob = "unknown_job", 404, "No such job is known";
+    /// No such run.
+    UnknownRun = "unknown_run", 404, "No such run is known";
+    /// No such step.
+    UnknownStep = "unknown_step", 404, "The run has no such step";
+    /// The path does not take this method.
+    MethodNotAllowed = "method_not_allowed", 405, "The path does not take this method";
+    /// The client sent too slowly.
+    RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
+    /// It has ended already.
+    AlreadyEnded = "already_ended", 409, "It has ended already";
+    /// This version is published with another text.
+    VersionTaken = "version_taken", 409, "This version is published with another text";
+    /// The body is too large.
+    BodyTooLarge = "body_too_large", 413, "The request's body is too large";
+    /// The input is too large.
+    InputTooLarge = "input_too_large", 413, "The input is too large";
+    /// The batch has too many lines.
+    BatchTooLarge = "batch_too_large", 413, "The batch has too many lines";
+    /// The body's type is not one that this path takes.
+    UnsupportedType = "unsupported_type", 415, "The body's content type is not supported here";
+    /// The workflow's schema refuses the input.
+    InvalidInput = "invalid_input", 422, "The workflow refuses this input";
+    /// The definition has problems.
+    InvalidWorkflow = "invalid_workflow", 422, "The workflow definition has problems";
+    /// The queue has reached its bound.
+    QueueFull = "queue_full", 429, "The queue is full";
+    /// A fault of the producer itself.
+    Internal = "internal", 500, "The producer met a fault of its own";
+    /// Redis is nearly out of memory.
+    RedisMemory = "redis_memory", 503, "Redis is nearly out of memory";
+    /// Redis did not answer, or refused.
+    RedisUnavailable = "redis_unavailable", 503, "Redis is not available";
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// What is wrong, where, and what to do.
+    pub detail: String,
+    /// When asking again makes sense.
+    pub retry_after: Option<Duration>,
+    /// Single problems, when there are several.
+    pub problems: Vec<Value>,
+}
+
+impl Refusal {
+    /// A refusal with its words.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after: None, problems: Vec::new() }
+    }
+
+    pub(crate) fn again_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    pub(crate) fn with_problems(mut self, problems: Vec<Value>) -> Self {
+        self.problems = problems;
+        self
+    }
+
+    /// The problem document (RFC 9457) without `instance`.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let mut document = serde_json::json!({
+            "type": format!("urn:tidemill:problem:{}", self.code.as_str()),
+            "title": self.code.title(),
+            "status": self.code.status(),
+            "code": self.code.as_str(),
+            "detail": self.detail,
+        });
+        if let Some(pause) = self.retry_after {
+            document["retry_after_ms"] = tidemill_runtime::clock::milliseconds(pause).into();
+        }
+        if !self.problems.is_empty() {
+            document["problems"] = Value::Array(self.problems.clone());
+        }
+        document
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error.fault() {
+            Some(Fault::OutOfMemory) => Self::new(
+                Code::RedisMemory,
+                format!(
+                    "Redis has reached its maxmemory: nothing was taken in; make room or try later ({error})"
+                ),
+            )
+            .again_after(Duration::from_secs(5)),
+            Some(_) if error.is_transient() => {
+                Self::new(Code::RedisUnavailable, error.to_string()).again_after(Duration::from_secs(1))
+            }
+            Some(_) => Self::new(Code::RedisUnavailable, error.to_string()),
+            None => Self::new(Code::Internal, error.to_string()),
+        }
+    }
+}
+
+/// The known name that was most likely meant.
+pub(crate) fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let allowed = wanted.chars().count() / 3 + 1;
+    names
+        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn no_two_codes_share_a_word() {
+        let mut words: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Code::ALL.len());
+    }
+}

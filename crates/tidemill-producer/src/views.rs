@@ -1,0 +1,187 @@
+//! What people and programs are shown about jobs and runs: read from the store, named as the API names it.
+
+mod jobs;
+mod runs;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tidemill_store::Letter;
+use utoipa::ToSchema;
+
+pub use jobs::job;
+pub(crate) use jobs::status_of;
+pub(crate) use runs::{exists as run_exists, unknown as unknown_run};
+pub use runs::{run, run_result, step};
+
+/// A job and where it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobView {
+    /// Its id.
+    pub id: String,
+    /// `queued`, `running`, `deferred`, `accepted` (taken in, and nothing more is known: it left no result), or how it
+    /// ended: `succeeded`, `failed`, `timed_out`, `cancelled`.
+    pub state: String,
+    /// Its queue, while it is in one.
+    pub queue: Option<String>,
+    /// Its entry in the queue's stream now.
+    pub entry: Option<String>,
+    /// The worker that runs it.
+    pub worker: Option<String>,
+    /// For how long that worker has held it, in milliseconds.
+    pub held_ms: Option<u64>,
+    /// When it is due, in Unix milliseconds.
+    pub due_at_ms: Option<u64>,
+    /// Why it waits.
+    pub why: Option<String>,
+    /// Its result, if one is kept.
+    #[schema(value_type = Option<Object>)]
+    pub result: Option<Box<RawValue>>,
+    /// Why it could not be done.
+    pub dead_letter: Option<LetterView>,
+}
+
+/// A dead letter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LetterView {
+    /// Its id.
+    pub letter: String,
+    /// Stable word: why.
+    pub code: String,
+    /// A sentence: why.
+    pub reason: String,
+    /// Where the work stood.
+    pub stream: String,
+    /// The work's first entry.
+    pub entry: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it died, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The original fields as text; bytes that are no UTF-8 are replaced.
+    #[schema(value_type = Object)]
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A run with its steps.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunView {
+    /// Its id.
+    pub id: String,
+    /// Where it stands; `deferred` while it waits for its time.
+    pub state: String,
+    /// Its workflow as `name@version`; absent before it has started.
+    pub workflow: Option<String>,
+    /// When it started, in Unix milliseconds.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// When it is due, if it waits for its time.
+    pub due_at_ms: Option<u64>,
+    /// Its owner.
+    pub tenant: Option<String>,
+    /// Its W3C trace context.
+    pub traceparent: Option<String>,
+    /// Steps that have ended.
+    pub steps_done: u64,
+    /// Its input.
+    #[schema(value_type = Option<Object>)]
+    pub input: Option<Box<RawValue>>,
+    /// Its output, when it has succeeded.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Box<RawValue>>,
+    /// Why it did not succeed: `code` and `message`.
+    #[schema(value_type = Option<Object>)]
+    pub error: Option<Box<RawValue>>,
+    /// Its steps, in the order of the definition.
+    pub steps: Vec<StepView>,
+}
+
+/// A step of a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StepView {
+    /// Its position in the definition, from 0.
+    pub index: u32,
+    /// Its id; absent when the definition cannot be read.
+    pub id: Option<String>,
+    /// Where it stands.
+    pub state: String,
+    /// The attempt under way, or the last one; 0 before the first.
+    pub attempt: u32,
+    /// Its queue.
+    pub queue: Option<String>,
+    /// When it became ready, in Unix milliseconds.
+    pub ready_at_ms: Option<u64>,
+    /// When its last attempt began.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// When it is due, if it was put aside.
+    pub due_at_ms: Option<u64>,
+    /// Who runs it, or ran it last.
+    pub worker: Option<String>,
+    /// Its error: `code` and `message`.
+    #[schema(value_type = Option<Object>)]
+    pub error: Option<Box<RawValue>>,
+    /// Its items, if it is a `for_each`.
+    pub items: Option<ItemsView>,
+    /// The steps that it waits for.
+    pub needs: Vec<String>,
+}
+
+/// How far a `for_each` is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ItemsView {
+    /// All items.
+    pub total: u64,
+    /// Those that were handed out.
+    pub dispatched: u64,
+    /// Those that have ended.
+    pub ended: u64,
+    /// Those that have failed.
+    pub failed: u64,
+}
+
+/// A step with what it gave.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StepOutputView {
+    /// The run.
+    pub run: String,
+    /// The step.
+    #[serde(flatten)]
+    pub step: StepView,
+    /// What it gave; `null` until it has succeeded.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Box<RawValue>>,
+}
+
+impl From<Letter> for LetterView {
+    fn from(letter: Letter) -> Self {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned().into();
+        Self {
+            fields: letter.fields.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            letter: letter.letter,
+            code: letter.code,
+            reason: letter.reason,
+            stream: letter.stream,
+            entry: letter.entry,
+            attempts: letter.attempts,
+            at_ms: letter.at_ms,
+        }
+    }
+}
+
+/// Stored JSON text as it stands; what is no JSON is shown as a string.
+pub(crate) fn raw(text: impl Into<String>) -> Option<Box<RawValue>> {
+    let text = text.into();
+    match RawValue::from_string(text) {
+        Ok(raw) => Some(raw),
+        Err(error) => {
+            let shown = format!("(stored text is not JSON: {error})");
+            serde_json::value::to_raw_value(&shown).ok()
+        }
+    }
+}
+
+pub(crate) fn raw_bytes(bytes: &[u8]) -> Option<Box<RawValue>> {
+    raw(String::from_utf8_lossy(bytes))
+}
