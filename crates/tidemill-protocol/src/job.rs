@@ -200,7 +200,7 @@ impl Reader {
     /// # Errors
     /// See [`Malformed`]: a required field is missing, a field is unknown, repeated or has a bad value, the input is not
     /// well-formed in its encoding or is too large, or the contract version is not 1.
-    pub fn read(&self, fields: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Job, Malformed> {
+    pub fn read(self, fields: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Job, Malformed> {
         let mut draft = Draft::default();
         for (count, (name, value)) in fields.into_iter().enumerate() {
             if count >= MAX_FIELDS {

@@ -1,36 +1,28 @@
 //! The tables of moves as Lua and as a diagram: generated text that is committed and compared by tests.
 
-use std::fmt::Write;
-
 use crate::state::{RunState, StepState};
 
 /// The Lua that the function library checks moves against.
 #[must_use]
 pub fn transitions_lua() -> String {
-    let mut lua = "-- Generated from the tables in tidemill-protocol (state.rs); do not edit, run its tests with UPDATE=1.\n\n".to_owned();
-    let mut table = |name: &str, moves: Vec<(&str, &str)>| {
-        let _ = writeln!(lua, "local {name} = {{");
-        for (from, to) in moves {
-            let _ = writeln!(lua, "  ['{from} {to}'] = true,");
-        }
-        let _ = writeln!(lua, "}}");
+    let table = |name: &str, moves: Vec<(&str, &str)>| {
+        let rows: String = moves.iter().map(|(from, to)| format!("  ['{from} {to}'] = true,\n")).collect();
+        format!("local {name} = {{\n{rows}}}\n")
     };
-    table("STEP_MOVES", StepState::MOVES.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect());
-    table("RUN_MOVES", RunState::MOVES.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect());
-    lua
+    let steps = StepState::MOVES.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    let runs = RunState::MOVES.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    format!(
+        "-- Generated from the tables in tidemill-protocol (state.rs); do not edit, run its tests with UPDATE=1.\n\n{}{}",
+        table("STEP_MOVES", steps),
+        table("RUN_MOVES", runs)
+    )
 }
 
 /// A Mermaid diagram of a table of moves.
-#[must_use]
 fn diagram(first: &str, moves: &[(&str, &str)], ends: &[&str]) -> String {
-    let mut text = format!("stateDiagram-v2\n    [*] --> {first}\n");
-    for (from, to) in moves {
-        let _ = writeln!(text, "    {from} --> {to}");
-    }
-    for end in ends {
-        let _ = writeln!(text, "    {end} --> [*]");
-    }
-    text
+    let moves: String = moves.iter().map(|(from, to)| format!("    {from} --> {to}\n")).collect();
+    let ends: String = ends.iter().map(|end| format!("    {end} --> [*]\n")).collect();
+    format!("stateDiagram-v2\n    [*] --> {first}\n{moves}{ends}")
 }
 
 /// The page `docs/state-machine.md`.

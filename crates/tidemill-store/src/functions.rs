@@ -100,7 +100,7 @@ mod tests {
 
     fn names_before(text: &str, what: &str) -> Vec<String> {
         // the published function is the last `local function` of its file
-        let body = &text[text.rfind("\nlocal function").map_or(0, |at| at + 1)..];
+        let body = text.rsplit_once("\nlocal function").map_or(text, |(_, body)| body);
         let line = body.lines().find(|line| {
             line.contains(&format!("= unpack({what}")) || line.contains(&format!("= {what}[1]"))
         });

@@ -1,5 +1,7 @@
 //! What the scheduler's duties ask and tidy beside the functions: due times, entries by id, dead letters by age.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use tidemill_protocol::EntryId;
@@ -132,6 +134,23 @@ impl Partition {
         ask.arg("ZRANGE").arg(self.keys().cron_due()).arg(0).arg(0).arg("WITHSCORES");
         let first: Scored = self.link().query("asking which cron entry is next", &ask).await?;
         Ok(first.first().map(|(_, at)| milliseconds(*at)))
+    }
+
+    /// Every cron entry's name and text as stored, read or not, and whether it has a next time.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn cron_texts(&self) -> Result<Vec<(String, String, bool)>, Error> {
+        let mut ask = Pipeline::with_capacity(2);
+        ask.cmd("HGETALL").arg(self.keys().crons());
+        ask.cmd("ZRANGE").arg(self.keys().cron_due()).arg(0).arg(-1);
+        let (texts, planned): (Vec<(String, String)>, HashSet<String>) =
+            self.link().pipeline("listing cron entries", &ask).await?;
+        let row = |(name, text)| {
+            let has_next = planned.contains(&name);
+            (name, text, has_next)
+        };
+        Ok(texts.into_iter().map(row).collect())
     }
 
     /// Gives a cron entry its next time unless it has one. `true`: it had none.

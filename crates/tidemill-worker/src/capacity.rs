@@ -128,10 +128,10 @@ mod tests {
         for _ in 0..20 {
             capacity.take(1_000);
             capacity.give_back(1_000);
-            let _ = tokio::time::timeout(Duration::from_millis(20), &mut follow).await;
+            drop(tokio::time::timeout(Duration::from_millis(20), &mut follow).await);
         }
         assert_eq!(capacity.room(), 1_000, "50,000 jobs a second: as far ahead as allowed");
-        let _ = tokio::time::timeout(Duration::from_secs(120), &mut follow).await;
+        drop(tokio::time::timeout(Duration::from_secs(120), &mut follow).await);
         assert_eq!(capacity.room(), 0, "nothing settles: nothing is claimed ahead");
     }
 }

@@ -213,7 +213,7 @@ impl Executor {
 
     fn hand_back(&mut self, assignment: Assignment) {
         let now = Instant::now();
-        let (running, _) = self.begin(assignment);
+        let (running, _) = Self::begin(assignment);
         let outcome = running.conclude(&self.shared, End::HandedBack, now.elapsed());
         self.settle(outcome);
     }

@@ -224,10 +224,10 @@ impl Worker {
             match tokio::time::timeout(LAST_WORDS, leaving).await {
                 Ok(Ok(count)) => tracing::info!(handed_back = count, "worker left"),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the worker could not leave properly; schedulers will take its work")
+                    tracing::warn!(%error, "the worker could not leave properly; schedulers will take its work");
                 }
                 Err(_) => {
-                    tracing::warn!("redis did not answer in time; schedulers will take this worker's work")
+                    tracing::warn!("redis did not answer in time; schedulers will take this worker's work");
                 }
             }
         }

@@ -146,6 +146,10 @@ impl Partition {
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each names one thing that the caller read; a struct would only repeat them"
+    )]
     pub async fn repair(
         &self,
         slot: &Slot,

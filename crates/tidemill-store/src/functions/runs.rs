@@ -73,7 +73,7 @@ pub struct NewRun<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Started {
     /// It runs.
-    Started,
+    Running,
     /// Somebody else has its entry.
     Stale,
     /// A run of that id exists; the entry was dropped.
@@ -193,7 +193,7 @@ impl Partition {
         }
         let replies: Vec<i64> = self.link().query("starting runs", call.command()).await?;
         let read = |reply| match reply {
-            1 => Started::Started,
+            1 => Started::Running,
             -2 => Started::Duplicate,
             _ => Started::Stale,
         };

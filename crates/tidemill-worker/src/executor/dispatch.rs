@@ -77,7 +77,7 @@ impl Executor {
             return self.hand_back(assignment);
         }
         if !self.cancelled.is_empty() && self.cancelled.contains_key(&*assignment.call.context.id) {
-            let (running, _) = self.begin(assignment);
+            let (running, _) = Self::begin(assignment);
             return self.conclude(running, End::Cancelled, Instant::now());
         }
         if let Some(cap) = self.cap(assignment.kind)
@@ -118,7 +118,7 @@ impl Executor {
     }
 
     /// Takes the tool's future out of an assignment; what is left is kept while it runs.
-    pub(super) fn begin(&self, assignment: Assignment) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
+    pub(super) fn begin(assignment: Assignment) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
         let Assignment { place, entry, tool, kind, call, attempt, owner, retry, .. } = assignment;
         let id = Arc::clone(&call.context.id);
         let running = Running { place, entry, id, kind, attempt, owner, retry };
@@ -128,7 +128,7 @@ impl Executor {
     fn launch(&mut self, assignment: Assignment) {
         let (timeout, kind) = (assignment.timeout, assignment.kind);
         let started = Instant::now();
-        let (running, make) = self.begin(assignment);
+        let (running, make) = Self::begin(assignment);
         match attempt::begin(make) {
             Ok(answer) => self.conclude(running, End::Answered(answer), started),
             Err(future) => {

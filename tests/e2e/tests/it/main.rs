@@ -1,7 +1,6 @@
 //! Worker and scheduler together, in one process, on a real Redis of the test's own.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "tests say what they mean by failing"
 )]
