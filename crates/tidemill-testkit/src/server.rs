@@ -32,9 +32,17 @@ pub struct RedisServerBuilder {
     password: Option<String>,
     config: Vec<(String, String)>,
     sentinel: bool,
+    program: Option<OsString>,
 }
 
 impl RedisServerBuilder {
+    /// Runs this program instead of the usual one: a `valkey-server`, say.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<OsString>) -> Self {
+        self.program = Some(program.into());
+        self
+    }
+
     /// Keeps an append-only file (`appendfsync everysec`), which [`RedisServer::restart`] reads again.
     #[must_use]
     pub const fn aof(mut self, on: bool) -> Self {
@@ -81,6 +89,7 @@ impl RedisServerBuilder {
                 folder,
                 password: self.password.clone(),
                 sentinel: self.sentinel,
+                program: self.program.clone().unwrap_or_else(server_program),
                 child: None,
             };
             match server.launch().await {
@@ -131,6 +140,7 @@ pub struct RedisServer {
     folder: TempDir,
     password: Option<String>,
     sentinel: bool,
+    program: OsString,
     /// `None` while the server is stopped.
     child: Option<Child>,
 }
@@ -290,9 +300,9 @@ impl RedisServer {
     }
 
     async fn launch(&mut self) -> Result<(), TestkitError> {
-        let program = server_program();
+        let program = &self.program;
         let output = self.output_file()?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.arg(self.folder.path().join(CONFIG));
         if self.sentinel {
             command.arg("--sentinel");

@@ -3,17 +3,16 @@ use std::time::Duration;
 use tidemill_protocol::{StepState, result_head};
 use tidemill_store::{Burial, Completion, DeferState, Deferral, Due, Held, Released, keys};
 
-use crate::pool::{Pool, claim};
+use crate::pool::{Pool, claim, field};
 
-#[tokio::test]
-async fn a_settled_job_leaves_nothing_behind() {
-    let pool = Pool::start().await;
+pub(crate) async fn a_settled_job_leaves_nothing_behind(pool: &Pool) {
     let mut worker = pool.worker("w1");
-    pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "input", "{}"]).await;
+    pool.xadd(&pool.jobs(), &["tool", "echo", "input", "{}"]).await;
     let claimed = claim(&mut worker, "default", 1).await;
+    pool.interruption().await;
     let owned = pool.home().acknowledge("default", &[claimed[0].entry.clone()]).await.unwrap();
     assert_eq!(owned, 1);
-    assert_eq!(pool.cli(&["XLEN", "tm:{0}:jobs:default"]).await, "0");
+    assert_eq!(pool.length(&pool.jobs()).await, "0");
     assert_eq!(
         pool.home().acknowledge("default", &[claimed[0].entry.clone()]).await.unwrap(),
         0,
@@ -21,12 +20,11 @@ async fn a_settled_job_leaves_nothing_behind() {
     );
 }
 
-#[tokio::test]
-async fn of_many_settlers_one_wins() {
+pub(crate) async fn of_many_settlers_one_wins(pool: &Pool) {
     for settlers in [2_usize, 20, 1_000] {
-        let pool = Pool::start().await;
+        let replies = format!("{}{settlers}", pool.replies());
         let mut worker = pool.worker("w1");
-        pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "id", "j1"]).await;
+        pool.xadd(&pool.jobs(), &["tool", "echo", "id", "j1"]).await;
         let claimed = claim(&mut worker, "default", 1).await;
         let race = (0..settlers).map(|_| async {
             let head = result_head("j1", StepState::Succeeded, None, None, 1);
@@ -35,23 +33,21 @@ async fn of_many_settlers_one_wins() {
                 id: "j1",
                 head: &head,
                 ttl_ms: 60_000,
-                reply_to: Some("replies"),
+                reply_to: Some(&replies),
             };
             pool.home().complete("default", &[job]).await.unwrap()[0]
         });
         let won = futures_util::future::join_all(race).await.into_iter().filter(|won| *won).count();
         assert_eq!(won, 1, "of {settlers}");
-        assert_eq!(pool.cli(&["XLEN", "replies"]).await, "1");
+        assert_eq!(pool.length(&replies).await, "1");
     }
 }
 
-#[tokio::test]
-async fn a_moved_job_keeps_its_fields_and_its_old_owner_settles_nothing() {
-    let pool = Pool::start().await;
+pub(crate) async fn a_moved_job_keeps_its_fields_and_its_old_owner_settles_nothing(pool: &Pool) {
     let mut slow = pool.worker("slow");
-    let first =
-        pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "input", "\"\u{1F30A}\"", "x-mine", "1"]).await;
+    let first = pool.xadd(&pool.jobs(), &["tool", "echo", "input", "\"\u{1F30A}\"", "x-mine", "1"]).await;
     let claimed = claim(&mut slow, "default", 1).await;
+    pool.interruption().await;
     let stream = pool.home().keys().jobs("default");
     let held = [Held { entry: claimed[0].entry.clone(), slot: None, attempt: 1 }];
     let moved = pool.home().release((&stream, keys::WORKERS), "s1", ("slow", None), &held).await.unwrap();
@@ -62,25 +58,17 @@ async fn a_moved_job_keeps_its_fields_and_its_old_owner_settles_nothing() {
 
     let mut quick = pool.worker("quick");
     let claimed = claim(&mut quick, "default", 1).await;
-    let field = |name: &str| {
-        claimed[0]
-            .fields
-            .iter()
-            .find(|(n, _)| &**n == name.as_bytes())
-            .map(|(_, v)| String::from_utf8_lossy(v).into_owned())
-    };
-    assert_eq!(field("input").unwrap(), "\"\u{1F30A}\"");
-    assert_eq!(field("x-mine").unwrap(), "1");
-    assert_eq!(field("_entry").unwrap(), first.as_str());
-    assert_eq!(field("_deaths").unwrap(), "0");
+    assert_eq!(field(&claimed[0], "input").unwrap(), "\"\u{1F30A}\"");
+    assert_eq!(field(&claimed[0], "x-mine").unwrap(), "1");
+    assert_eq!(field(&claimed[0], "_entry").unwrap(), first.as_str());
+    assert_eq!(field(&claimed[0], "_deaths").unwrap(), "0");
 }
 
-#[tokio::test]
-async fn nothing_is_taken_from_a_worker_that_still_beats() {
-    let pool = Pool::start().await;
+pub(crate) async fn nothing_is_taken_from_a_worker_that_still_beats(pool: &Pool) {
     let mut worker = pool.worker("w1");
-    pool.xadd("tm:{0}:jobs:default", &["tool", "echo"]).await;
+    pool.xadd(&pool.jobs(), &["tool", "echo"]).await;
     let claimed = claim(&mut worker, "default", 1).await;
+    pool.interruption().await;
     pool.home().beat("w1", 7, 0).await.unwrap();
     let stream = pool.home().keys().jobs("default");
     let held = [Held { entry: claimed[0].entry.clone(), slot: None, attempt: 1 }];
@@ -90,12 +78,11 @@ async fn nothing_is_taken_from_a_worker_that_still_beats() {
     assert!(matches!(&late[..], [Released::Moved(_)]), "{late:?}");
 }
 
-#[tokio::test]
-async fn a_retry_waits_in_redis_and_is_promoted_once() {
-    let pool = Pool::start().await;
+pub(crate) async fn a_retry_waits_in_redis_and_is_promoted_once(pool: &Pool) {
     let mut worker = pool.worker("w1");
-    pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "input", "1"]).await;
+    pool.xadd(&pool.jobs(), &["tool", "echo", "input", "1"]).await;
     let claimed = claim(&mut worker, "default", 1).await;
+    pool.interruption().await;
     let id = claimed[0].entry.as_str().to_owned();
     let deferral = Deferral {
         entry: &claimed[0].entry,
@@ -108,19 +95,13 @@ async fn a_retry_waits_in_redis_and_is_promoted_once() {
         attempt: 1,
         changes: vec![("_attempts", "1".to_owned())],
     };
-    assert_eq!(pool.home().defer("default", keys::WORKERS, "w1", &[deferral.clone()]).await.unwrap(), [true]);
+    assert_eq!(
+        pool.home().defer("default", keys::WORKERS, "w1", std::slice::from_ref(&deferral)).await.unwrap(),
+        [true]
+    );
     assert_eq!(pool.home().defer("default", keys::WORKERS, "w1", &[deferral]).await.unwrap(), [false]);
     let member = vec![format!("j:{id}")];
-    assert_eq!(pool.home().promote("default", &member).await.unwrap(), [false], "not before its time");
-    loop {
-        let now = pool.home().now_ms().await.unwrap();
-        let due = pool.home().due("default", now, 10).await.unwrap();
-        if !due.is_empty() {
-            assert_eq!(due, member);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    assert_eq!(pool.becomes_due("default").await, member);
     let (a, b) =
         tokio::join!(pool.home().promote("default", &member), pool.home().promote("default", &member));
     assert_eq!(i32::from(a.unwrap()[0]) + i32::from(b.unwrap()[0]), 1);
@@ -130,12 +111,11 @@ async fn a_retry_waits_in_redis_and_is_promoted_once() {
     assert!(names.contains(&"_attempts".to_owned()) && names.contains(&"_entry".to_owned()), "{names:?}");
 }
 
-#[tokio::test]
-async fn a_buried_job_keeps_its_original_fields_byte_for_byte() {
-    let pool = Pool::start().await;
+pub(crate) async fn a_buried_job_keeps_its_original_fields_byte_for_byte(pool: &Pool) {
     let mut worker = pool.worker("w1");
-    pool.xadd("tm:{0}:jobs:default", &["tool", "nope", "input", "not json \u{1}"]).await;
+    pool.xadd(&pool.jobs(), &["tool", "nope", "input", "not json \u{1}"]).await;
     let claimed = claim(&mut worker, "default", 1).await;
+    pool.interruption().await;
     let id = claimed[0].entry.to_string();
     let burial = Burial {
         entry: &claimed[0].entry,
@@ -167,17 +147,16 @@ async fn a_buried_job_keeps_its_original_fields_byte_for_byte() {
     assert_eq!(pool.home().letter_count().await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn the_first_of_an_id_is_the_job_and_a_moved_one_is_not_a_repetition() {
-    let pool = Pool::start().await;
+pub(crate) async fn the_first_of_an_id_is_the_job_and_a_moved_one_is_not_a_repetition(pool: &Pool) {
     let mut worker = pool.worker("w1");
-    let first = pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "id", "a"]).await;
-    pool.xadd("tm:{0}:jobs:default", &["tool", "echo", "id", "a"]).await;
+    let first = pool.xadd(&pool.jobs(), &["tool", "echo", "id", "a"]).await;
+    pool.xadd(&pool.jobs(), &["tool", "echo", "id", "a"]).await;
     let claimed = claim(&mut worker, "default", 2).await;
+    pool.interruption().await;
     let keep = Duration::from_secs(60);
     let rows = [(&claimed[0].entry, &claimed[0].entry, "a"), (&claimed[1].entry, &claimed[1].entry, "a")];
     assert_eq!(pool.home().accept("default", keep, &rows).await.unwrap(), [true, false]);
-    assert_eq!(pool.cli(&["XLEN", "tm:{0}:jobs:default"]).await, "1");
+    assert_eq!(pool.length(&pool.jobs()).await, "1");
     let moved = [(&claimed[1].entry, &first, "a")];
     assert_eq!(pool.home().accept("default", keep, &moved).await.unwrap(), [true]);
 }
