@@ -52,9 +52,14 @@ impl CronDuty {
     /// Stores what is configured, without disturbing the next time of an entry that has not changed, and gives a next time to
     /// entries that lack one (a client may have written the entry alone).
     async fn reconcile(&mut self, home: &Partition, now_ms: u64) -> Result<(), Error> {
-        let stored = home.crons().await?;
+        let stored = home.cron_texts().await?;
+        // what cannot be read has no next time to plan; it is told when it is due
+        let stored: Vec<(Cron, bool)> = stored
+            .into_iter()
+            .filter_map(|(_, text, has_next)| Some((serde_json::from_str(&text).ok()?, has_next)))
+            .collect();
         for cron in std::mem::take(&mut self.configured) {
-            if stored.iter().any(|(known, ..)| *known == cron) {
+            if stored.iter().any(|(known, _)| *known == cron) {
                 continue;
             }
             let next_ms = next_of(&cron, now_ms);
@@ -64,8 +69,8 @@ impl CronDuty {
             }
             tracing::info!(cron = cron.name, schedule = cron.schedule, next_ms, "cron entry stored");
         }
-        for (cron, next, _) in stored {
-            if let (None, Some(next_ms)) = (next, next_of(&cron, now_ms))
+        for (cron, _) in stored.iter().filter(|(_, has_next)| !has_next) {
+            if let Some(next_ms) = next_of(cron, now_ms)
                 && home.plan_cron(&cron.name, next_ms).await?
             {
                 tracing::info!(cron = cron.name, next_ms, "cron entry planned");

@@ -51,6 +51,7 @@ impl Promoter {
 
     async fn promote_queue(&self, partition: &Partition, queue: &str, now_ms: u64) -> Result<u64, Error> {
         let most = self.context.settings.promote_batch;
+        let counter = self.context.counters.promoted.with(&[queue]);
         let mut promoted = 0;
         for _ in 0..MOST_CALLS {
             let members = partition.due(queue, now_ms, most).await?;
@@ -58,13 +59,14 @@ impl Promoter {
                 break;
             }
             let won = partition.promote(queue, &members).await?;
-            promoted += count(won.iter().filter(|won| **won).count());
+            let won = count(won.iter().filter(|won| **won).count());
+            counter.inc_by(won);
+            promoted += won;
             if members.len() < most {
                 break;
             }
         }
         if promoted > 0 {
-            self.context.counters.promoted.with(&[queue]).inc_by(promoted);
             tracing::debug!(queue, promoted, partition = partition.index(), "promoted");
         }
         Ok(promoted)

@@ -91,12 +91,35 @@ impl Starter {
         self.bury(&refusals).await
     }
 
+    /// Drops requests of an id whose first request waits for its time: the first of an id is the run.
+    async fn drop_repeated(&self, requests: &mut Vec<Request>) -> Result<(), Error> {
+        let named: Vec<String> = requests.iter().filter_map(Request::member_if_named).collect();
+        let waiting = self.partition.due_at(keys::RUNS, &named).await?;
+        let mut taken: HashSet<String> =
+            named.into_iter().zip(waiting).filter(|(_, at)| at.is_some()).map(|(member, _)| member).collect();
+        let mut repeated = Vec::new();
+        requests.retain(|request| {
+            let Some(member) = request.member_if_named() else { return true };
+            let is_first = !taken.contains(&member);
+            if !is_first {
+                repeated.push(request.entry.clone());
+            } else if request.may_wait() {
+                taken.insert(member);
+            }
+            is_first
+        });
+        let dropped = self.partition.drop_entries(&self.stream, keys::SCHEDULERS, &repeated).await?;
+        self.context.counters.runs_repeated.inc_by(dropped);
+        Ok(())
+    }
+
     /// Puts aside what is asked for at a later time; gives back what is to start now, with what is left of its deadline.
     async fn sort_by_time(
         &self,
-        requests: Vec<Request>,
+        mut requests: Vec<Request>,
         refusals: &mut Vec<Refusal>,
     ) -> Result<Vec<(Request, Option<u64>)>, Error> {
+        self.drop_repeated(&mut requests).await?;
         if !requests.iter().any(Request::has_times) {
             return Ok(requests.into_iter().map(|request| (request, None)).collect());
         }
@@ -114,16 +137,12 @@ impl Starter {
     }
 
     async fn defer(&self, later: &[(Request, u64)]) -> Result<(), Error> {
-        let members: Vec<String> = later.iter().map(|(request, _)| format!("j:{}", request.id)).collect();
-        let waiting = self.partition.due_at(keys::RUNS, &members).await?;
-        let (mut seen, mut repeated, mut deferrals) = (HashSet::new(), Vec::new(), Vec::new());
-        for ((request, at_ms), waits) in later.iter().zip(waiting) {
-            // a second request of an id must not take the place of the first, which waits
-            if waits.is_some() || !seen.insert(&request.id) {
-                repeated.push(request.entry.clone());
-                continue;
-            }
-            deferrals.push(Deferral {
+        if later.is_empty() {
+            return Ok(());
+        }
+        let deferrals: Vec<Deferral<'_>> = later
+            .iter()
+            .map(|(request, at_ms)| Deferral {
                 entry: &request.entry,
                 id: &request.id,
                 slot: None,
@@ -133,13 +152,9 @@ impl Starter {
                 ran: Duration::ZERO,
                 attempt: 0,
                 changes: Vec::new(),
-            });
-        }
-        if !deferrals.is_empty() {
-            self.partition.defer(keys::RUNS, keys::SCHEDULERS, &self.context.who, &deferrals).await?;
-        }
-        let dropped = self.partition.drop_entries(&self.stream, keys::SCHEDULERS, &repeated).await?;
-        self.context.counters.runs_repeated.inc_by(dropped);
+            })
+            .collect();
+        self.partition.defer(keys::RUNS, keys::SCHEDULERS, &self.context.who, &deferrals).await?;
         Ok(())
     }
 
@@ -193,7 +208,7 @@ impl Starter {
         let replies = self.partition.start(&self.context.who, &targets, &runs).await?;
         for (reply, run) in replies.iter().zip(batch) {
             match reply {
-                Started::Started => {
+                Started::Running => {
                     self.context.counters.runs_started.inc();
                     tracing::debug!(run = run.request.id, workflow = run.workflow, "run started");
                 }

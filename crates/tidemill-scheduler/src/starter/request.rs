@@ -84,8 +84,17 @@ impl Request {
 
     /// Whether [`Self::timing`] needs to be asked.
     pub(super) fn has_times(&self) -> bool {
-        let extras = self.job.extras();
-        extras.delay_ms.is_some() || extras.run_at_ms.is_some() || extras.deadline_ms.is_some()
+        self.may_wait() || self.job.extras().deadline_ms.is_some()
+    }
+
+    /// Its name among the requests put aside, when its caller gave it an id: only then can there be another of it.
+    pub(super) fn member_if_named(&self) -> Option<String> {
+        self.job.extras().id.as_ref().map(|id| format!("j:{id}"))
+    }
+
+    /// Whether it asks for a later time, which may have come.
+    pub(super) fn may_wait(&self) -> bool {
+        self.job.extras().delay_ms.is_some() || self.job.extras().run_at_ms.is_some()
     }
 
     /// When it is to start, by Redis's clock. All waits count from the entry that first asked.
