@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 from pool import BUILD, ROOT
 
+ONE_AT_A_TIME = threading.Lock()
 CLIENTS, WORKERS = ROOT / "examples" / "clients", ROOT / "examples" / "workers"
 
 
@@ -30,11 +32,12 @@ def installed(name, lock, install):
     """A folder that `install` fills, once for each text of the lock file."""
     folder = BUILD / name
     mark, digest = folder / ".installed", hashlib.sha256(lock.read_bytes()).hexdigest()
-    if not (mark.exists() and mark.read_text() == digest):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        install(folder)
-        mark.write_text(digest)
+    with ONE_AT_A_TIME:
+        if not (mark.exists() and mark.read_text() == digest):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            install(folder)
+            mark.write_text(digest)
     return folder
 
 
@@ -42,8 +45,8 @@ def python():
     lock = CLIENTS / "python" / "requirements.txt"
 
     def install(folder):
-        run([sys.executable, "-m", "venv", folder], folder)
-        run([folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", lock, "jsonschema==4.26.0"], folder)
+        run([sys.executable, "-m", "venv", "--clear", folder], folder)
+        run([folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", lock], folder)
 
     return installed("python", lock, install) / "bin" / "python"
 

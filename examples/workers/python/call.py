@@ -29,7 +29,7 @@ class Call:
     def head(self, state, output=None, error=None):
         """The result without its end time and closing brace, which the function adds."""
         body = {"id": self.id, "state": state, "output": output, "error": error, "attempts": self.attempt}
-        return json.dumps(body)[:-1]
+        return json.dumps(body, allow_nan=False)[:-1]
 
     @property
     def wants_result(self):
