@@ -1,0 +1,159 @@
+//! What was done, read back from the pool and from the vendor, for people and as JSON.
+
+mod print;
+mod timing;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use tidemill_protocol::AuditRecord;
+use tidemill_store::Partition;
+
+use crate::records::Record;
+use crate::vendor::VendorCounts;
+use crate::work::{Answer, Returned};
+
+pub(crate) use print::{next, text};
+use timing::Timing;
+
+/// How many runs are read at once.
+const AT_ONCE: usize = 32;
+/// How many entries of an audit are read at once.
+const PAGE: usize = 500;
+
+/// Names of the files in the data folder.
+pub(crate) const RESULTS: &str = "results.ndjson";
+/// The rendered report.
+pub(crate) const REPORT: &str = "report.md";
+/// The summary as JSON.
+pub(crate) const SUMMARY: &str = "summary.json";
+
+/// The facts of one quickstart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    /// Runs asked for.
+    pub(crate) records: usize,
+    /// Worker processes.
+    pub(crate) workers: usize,
+    /// Runs by state.
+    pub(crate) runs: BTreeMap<String, u64>,
+    /// Results that came a second time.
+    pub(crate) results_doubled: u64,
+    /// Steps by state.
+    pub(crate) steps: BTreeMap<String, u64>,
+    /// Attempts of steps, first ones and retries.
+    pub(crate) attempts: u64,
+    /// Attempts after the first.
+    pub(crate) retries: u64,
+    /// Dead letters.
+    pub(crate) dead_letters: u64,
+    /// What the vendor saw.
+    pub(crate) vendor: VendorCounts,
+    /// From the first XADD to the last result, in milliseconds.
+    pub(crate) wall_ms: u64,
+    /// All attempts one after the other, in milliseconds.
+    pub(crate) sequential_ms: u64,
+    /// How long a run took from its start to its end, in milliseconds: half of them at most.
+    pub(crate) run_p50_ms: u64,
+    /// 99 of 100 at most.
+    pub(crate) run_p99_ms: u64,
+    /// The slowest.
+    pub(crate) run_max_ms: u64,
+}
+
+impl Summary {
+    /// Reads back every run with its audit.
+    pub(crate) async fn read(
+        home: &Partition,
+        records: &[Record],
+        returned: &Returned,
+        vendor: VendorCounts,
+        workers: usize,
+    ) -> Result<Self> {
+        let mut summary = Self {
+            records: records.len(),
+            workers,
+            results_doubled: returned.doubled,
+            dead_letters: home.letter_count().await?,
+            vendor,
+            wall_ms: tidemill_runtime::clock::milliseconds(returned.wall),
+            ..Self::default()
+        };
+        for answer in &returned.answers {
+            *summary.runs.entry(answer.state.clone()).or_default() += 1;
+        }
+        let reads = stream::iter(records).map(|record| timing_of(home, &record.id));
+        let timings: Vec<Timing> = reads.buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut durations = Vec::with_capacity(timings.len());
+        for timing in timings {
+            for (state, count) in timing.ended {
+                *summary.steps.entry(state).or_default() += count;
+            }
+            summary.attempts += timing.attempts;
+            summary.retries += timing.retries;
+            summary.sequential_ms += timing.busy_ms;
+            durations.push(timing.run_ms);
+        }
+        durations.sort_unstable();
+        summary.run_p50_ms = timing::percentile(&durations, 50);
+        summary.run_p99_ms = timing::percentile(&durations, 99);
+        summary.run_max_ms = timing::percentile(&durations, 100);
+        Ok(summary)
+    }
+
+    /// How many times as fast as one call after the other.
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a short demonstration")]
+    pub(crate) fn speed_up(&self) -> f64 {
+        self.sequential_ms as f64 / self.wall_ms.max(1) as f64
+    }
+
+    /// Whether every run succeeded, once.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.runs.get("succeeded").copied() == Some(self.records as u64)
+            && self.results_doubled == 0
+            && self.vendor.repeated_after_success == 0
+    }
+
+    /// Writes results, report and this summary into `folder`.
+    pub(crate) fn write(&self, folder: &Path, answers: &[Answer]) -> Result<()> {
+        let lines: String = answers.iter().map(|answer| format!("{}\n", answer.text)).collect();
+        write(folder, RESULTS, &lines)?;
+        write(folder, REPORT, &report(answers))?;
+        let mut json = serde_json::to_value(self)?;
+        json["speed_up"] = serde_json::json!((self.speed_up() * 10.0).round() / 10.0);
+        write(folder, SUMMARY, &format!("{json:#}\n"))
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The table of all rendered lines, best places first.
+fn report(answers: &[Answer]) -> String {
+    let mut lines: Vec<(f64, &str)> = answers
+        .iter()
+        .filter_map(|answer| Some((answer.output["score"].as_f64()?, answer.output["report"].as_str()?)))
+        .collect();
+    lines.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let head = "# Places for a warehouse\n\nWorked out by the quickstart from coordinates alone; the vendor's climate is a rough \
+                formula.\n\n| place | score | mean | nearest port | surveyor | seal |\n|---|---|---|---|---|---|\n";
+    lines.iter().fold(head.to_owned(), |text, (_, line)| text + line.trim_end() + "\n")
+}
+
+async fn timing_of(home: &Partition, run: &str) -> Result<Timing> {
+    let (mut records, mut cursor): (Vec<AuditRecord>, Option<String>) = (Vec::new(), None);
+    loop {
+        let page = home.audit_page(run, cursor.as_deref(), PAGE).await?;
+        if page.records.is_empty() {
+            return Ok(Timing::of(&records));
+        }
+        records.extend(page.records);
+        cursor = page.cursor;
+    }
+}
