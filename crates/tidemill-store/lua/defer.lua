@@ -7,7 +7,7 @@ local function defer_step(o, run, audit, records, who, now, due)
   local found = redis.call('HMGET', run, 'st', 'q')
   local was = parse_record(redis.call('HGET', records, o.slot))
   if not found[1] then return -3 end
-  if not was or was.entry ~= o.entry then return -1 end
+  if not was or was.entry ~= o.entry or (o.state ~= 'parked' and o.state ~= 'retrying') then return -1 end
   local change = open_change(run, audit, now, found[2])
   local from, started = 'ready', '-'
   if o.state == 'retrying' then

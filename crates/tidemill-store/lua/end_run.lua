@@ -9,7 +9,7 @@ local function end_run_now(keys, args)
     redis.call('ZREM', live, id)
     return -3
   end
-  if RUN_ENDED[state] or not RUN_MOVES[state .. ' ' .. to] then return 0 end
+  if RUN_ENDED[state] or not RUN_ENDED[to] or not RUN_MOVES[state .. ' ' .. to] then return 0 end
   if expect == '<' then
     local deadline = redis.call('ZSCORE', live, id)
     if not deadline or tonumber(deadline) > tonumber(now) then return 0 end

@@ -7,7 +7,7 @@ local function finish(keys, args)
   if not take(stream, group, entry) then return 0 end
   redis.call('XDEL', stream, entry)
   if not found[1] then return -3 end
-  if RUN_ENDED[found[1]] or not RUN_MOVES[found[1] .. ' ' .. to] then return -1 end
+  if RUN_ENDED[found[1]] or not RUN_ENDED[to] or not RUN_MOVES[found[1] .. ' ' .. to] then return -1 end
   local change = open_change(run, audit, now_ms(), found[2])
   if output ~= '' then put(change, 'out', output) end
   end_run(change, { live = live, ended = ended, cancelled = cancelled, dead = dead, result = result, reply = reply },

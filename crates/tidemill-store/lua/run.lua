@@ -47,6 +47,7 @@ local function dispatch(change, run_id, workflow, step, name, stream, queue)
   note(change, name, 'pending', 'ready', change.now, '1', '-')
 end
 
+local STEP_ENDED = { succeeded = true, failed = true, skipped = true, cancelled = true, timed_out = true }
 local RUN_ENDED = { succeeded = true, failed = true, cancelled = true, timed_out = true, compensated = true, compensation_failed = true }
 
 -- Ends a run. `places` holds the keys live, ended, cancelled, dead, result, reply; `ending` what to record:

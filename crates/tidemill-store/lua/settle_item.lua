@@ -46,7 +46,7 @@ local function settle_item(keys, args)
       local ran = not string.find(o.mode, 'd', 1, true)
       if not found[1] or not found[3] then
         replies[i] = -3
-      elseif not was or was.entry ~= o.entry or not STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to] then
+      elseif not was or was.entry ~= o.entry or not STEP_ENDED[o.to] or not STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to] then
         replies[i] = -1
       else
         local change, subject = open_change(run, audit, now, found[2]), o.name .. '[' .. o.item .. ']'

@@ -46,7 +46,7 @@ local function settle_one(o, fixed, keys, args, key)
   local carries_on, ran = o.step == '', not string.find(o.mode, 'd', 1, true)
   local refused
   if not state then refused = -3
-  elseif not carries_on and not (was and was.entry == o.entry and STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to]) then
+  elseif not carries_on and not (was and was.entry == o.entry and STEP_ENDED[o.to] and STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to]) then
     refused = -1
   end
   if not take(fixed.stream, fixed.group, o.entry) then return 0 end

@@ -1,5 +1,10 @@
 //! The store against real servers.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "tests say what they mean by failing"
+)]
 
 mod contract;
 mod docs;
@@ -9,6 +14,7 @@ mod flow;
 mod intake;
 mod items;
 mod jobs;
+mod moves;
 mod place;
 mod pool;
 mod runs;
