@@ -21,8 +21,8 @@ use watch::{Dead, Look, NO_BEAT, Watch};
 
 /// How often the consumers of all streams are listed, to find those that never beat.
 const LIST_EVERY: Duration = Duration::from_secs(1);
-/// Calls per tick: looking must go on while much is taken.
-const MOST_CALLS: u32 = 20;
+/// Time per tick: looking must go on while much is taken, or the watch would take it for a pause of its own.
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(crate) struct Reclaimer {
@@ -121,7 +121,7 @@ impl Ward {
     }
 
     /// Takes what a dead consumer holds, then deletes it.
-    async fn reclaim(&self, context: &Context, dead: &Dead, calls: &mut u32) -> Result<Progress, Error> {
+    async fn reclaim(&self, context: &Context, dead: &Dead, until: Instant) -> Result<Progress, Error> {
         for (stream, queue, group) in &self.streams {
             let mut after = None;
             loop {
@@ -131,10 +131,9 @@ impl Ward {
                     .pending((stream, group), Some(&dead.consumer), after.as_ref(), limit)
                     .await?;
                 let Some(last) = held.last() else { break };
-                if *calls == 0 {
+                if Instant::now() >= until {
                     return Ok(Progress::More);
                 }
-                *calls -= 1;
                 after = Some(last.entry.clone());
                 let ids: Vec<EntryId> = held.into_iter().map(|held| held.entry).collect();
                 let Some(moved) = self.take(context, (stream, group), dead, ids).await? else {
@@ -283,7 +282,8 @@ impl Duty for Reclaimer {
     type Error = Error;
 
     async fn tick(&mut self) -> Result<Tick, Error> {
-        let (mut calls, mut more, mut failure) = (MOST_CALLS, false, None);
+        let until = Instant::now() + LONGEST;
+        let (mut more, mut failure) = (false, None);
         for ward in &mut self.wards {
             let dead = match ward.look(&self.context).await {
                 Ok(dead) => dead,
@@ -293,7 +293,7 @@ impl Duty for Reclaimer {
                 }
             };
             for dead in dead {
-                match ward.reclaim(&self.context, &dead, &mut calls).await {
+                match ward.reclaim(&self.context, &dead, until).await {
                     Ok(Progress::Gone) => {
                         ward.watch.forget(&dead.consumer);
                         ward.holders.remove(&dead.consumer);
@@ -311,7 +311,7 @@ impl Duty for Reclaimer {
         }
         match failure {
             Some(error) => Err(error),
-            None if more && calls == 0 => Ok(Tick::Again),
+            None if more && Instant::now() >= until => Ok(Tick::Again),
             None => Ok(Tick::Done),
         }
     }

@@ -157,7 +157,11 @@ impl Scheduler {
         let membership = Membership::new(context.clone(), self.health.component("redis"), self.version);
         self.duty(tasks, membership, exact(settings.beat_ms));
         for partition in context.partitions() {
-            self.duty(tasks, Starter::new(context.clone(), partition)?, every(100));
+            self.duty(
+                tasks,
+                Starter::new(context.clone(), partition, self.health.component("requests"))?,
+                every(100),
+            );
         }
         self.duty(tasks, Promoter::new(context.clone()), exact(settings.promote_idle_ms));
         self.duty(tasks, CronDuty::new(context.clone(), self.crons.clone()), exact(1_000));

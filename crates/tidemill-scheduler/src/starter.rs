@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tidemill_protocol::{EntryId, Reader};
 use tidemill_runtime::duty::{Duty, Tick};
+use tidemill_runtime::health::Component;
 use tidemill_store::{
     Burial, ClaimedEntry, Claimer, DeferState, Deferral, Due, Fault, NewRun, Partition, Started, keys,
 };
@@ -32,14 +33,24 @@ pub(crate) struct Starter {
     /// Whether entries may be held that nobody is working on: after an error, a tick given up, or a new connection.
     unsure: bool,
     generation: u64,
+    /// Whether this connection hears of requests: another one may be fine while it is deaf.
+    hearing: Component,
 }
 
 impl Starter {
-    pub(crate) fn new(context: Context, partition: &Partition) -> Result<Self, Error> {
+    pub(crate) fn new(context: Context, partition: &Partition, hearing: Component) -> Result<Self, Error> {
         let block = Duration::from_millis(context.settings.block_ms);
         let claimer = context.store.claimer(partition.index(), keys::SCHEDULERS, &context.who, block)?;
         let stream = partition.keys().runs();
-        Ok(Self { context, partition: partition.clone(), claimer, stream, unsure: false, generation: 0 })
+        Ok(Self {
+            context,
+            partition: partition.clone(),
+            claimer,
+            stream,
+            unsure: false,
+            generation: 0,
+            hearing,
+        })
     }
 
     async fn claim(&mut self) -> Result<Vec<ClaimedEntry>, Error> {
@@ -234,13 +245,8 @@ impl Starter {
         }
         Ok(())
     }
-}
 
-impl Duty for Starter {
-    const NAME: &'static str = "starter";
-    type Error = Error;
-
-    async fn tick(&mut self) -> Result<Tick, Error> {
+    async fn look(&mut self) -> Result<Tick, Error> {
         // stays set when this tick fails or is given up anywhere below
         let unsure =
             std::mem::replace(&mut self.unsure, true) || self.generation != self.claimer.generation();
@@ -253,5 +259,19 @@ impl Duty for Starter {
         // what was held may be more than one batch
         self.unsure = unsure && found > 0;
         Ok(Tick::Again)
+    }
+}
+
+impl Duty for Starter {
+    const NAME: &'static str = "starter";
+    type Error = Error;
+
+    async fn tick(&mut self) -> Result<Tick, Error> {
+        let outcome = self.look().await;
+        match &outcome {
+            Ok(_) => self.hearing.set_ready(),
+            Err(error) => self.hearing.set_unready(error.to_string()),
+        }
+        outcome
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Pool {
 pub(crate) struct Working {
     pub(crate) name: String,
     pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     tasks: Tasks,
 }
 
@@ -44,7 +45,11 @@ pub(crate) fn quick() -> Settings {
 impl Pool {
     pub(crate) async fn start() -> Self {
         let server = RedisServer::start().await.unwrap();
-        let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
+        let settings = tidemill_store::Settings {
+            url: server.url(),
+            response_timeout_ms: 1_000,
+            ..tidemill_store::Settings::default()
+        };
         let store = Store::new(&settings, "tm", 1).unwrap();
         store.check().await.unwrap();
         Self { server, store }
@@ -81,12 +86,12 @@ impl Pool {
     }
 
     pub(crate) async fn schedule_with(&self, setup: Setup) -> Working {
-        let (metrics, tasks) = (setup.metrics.clone(), Tasks::new());
+        let (metrics, health, tasks) = (setup.metrics.clone(), setup.health.clone(), Tasks::new());
         let scheduler = Scheduler::new(setup).unwrap();
         scheduler.prepare().await.unwrap();
         let name = scheduler.name().to_owned();
         tasks.spawn("scheduler", OnFailure::ShutDown, scheduler.run(tasks.token()));
-        Working { name, metrics, tasks }
+        Working { name, metrics, health, tasks }
     }
 
     pub(crate) async fn publish(&self, source: &str) {

@@ -4,7 +4,7 @@ use tidemill_protocol::{RunState, StepState};
 use tidemill_scheduler::{Error, Scheduler, Settings};
 use tidemill_store::keys;
 
-use crate::pool::{Pool, claim, field, quick, sum_is};
+use crate::pool::{Pool, SOON, claim, field, quick, sum_is};
 
 const FLOW: &str = "
 name: flow
@@ -205,4 +205,19 @@ async fn a_setting_that_cannot_be_used_is_refused_before_anything_is_sent() {
     let pool = Pool::start().await;
     let error = Scheduler::new(pool.setup(Settings { crash_budget: 0, ..quick() })).unwrap_err();
     assert!(error.to_string().contains("scheduler.crash_budget"), "{error}");
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_told_of_and_work_goes_on_after_it() {
+    let pool = Pool::start().await;
+    pool.publish(FLOW).await;
+    let scheduler = pool.schedule(quick()).await;
+    tokio::time::timeout(SOON, scheduler.health.await_ready()).await.unwrap();
+    pool.server.pause().unwrap();
+    tokio::time::timeout(SOON, scheduler.health.await_unready()).await.unwrap();
+    pool.server.resume().unwrap();
+    tokio::time::timeout(SOON, scheduler.health.await_ready()).await.unwrap();
+    pool.ask(&["workflow", "flow", "input", "{\"n\":1}", "id", "r1"]).await;
+    pool.run("r1").await;
+    scheduler.stop().await;
 }
