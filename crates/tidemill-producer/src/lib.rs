@@ -18,5 +18,5 @@ pub use engine::{Around, spawn};
 pub use intake::{Accepted, AcceptedAs, Intake, Kind, Number, Request};
 pub use metric_names::Meters;
 pub use refusal::{Code, Refusal};
-pub use settings::Settings;
+pub use settings::{Queue as QueueSettings, Settings};
 pub use workflows::{Checked, PublishedAs, Workflows};

@@ -69,11 +69,28 @@ struct Sought<'a> {
 }
 
 impl Sought<'_> {
+    /// Whether the entry under the wanted id is the wanted job: an entry's id is unique in its own stream only.
+    fn is_first(&self, entry: &ClaimedEntry) -> bool {
+        let field = |name: &str| entry.fields.iter().find(|(n, _)| &**n == name.as_bytes()).map(|(_, v)| v);
+        match field("id") {
+            Some(id) => &**id == self.id.as_bytes(),
+            None => {
+                field("run").is_none() && self.first.as_ref().is_some_and(|first| first.as_str() == self.id)
+            }
+        }
+    }
+
+    /// Whether a later entry is the wanted job, moved there.
     fn is(&self, entry: &ClaimedEntry) -> bool {
-        let has = |name: &str, value: &str| {
-            entry.fields.iter().any(|(n, v)| &**n == name.as_bytes() && &**v == value.as_bytes())
-        };
-        has("id", self.id) || self.first.as_ref().is_some_and(|first| has("_entry", first.as_str()))
+        let field = |name: &str| entry.fields.iter().find(|(n, _)| &**n == name.as_bytes()).map(|(_, v)| v);
+        match field("id") {
+            Some(id) => &**id == self.id.as_bytes(),
+            None => field("_entry").is_some_and(|first| &**first == self.id.as_bytes()),
+        }
+    }
+
+    fn is_letter(&self, letter: &Letter) -> bool {
+        letter.field("id").map_or_else(|| letter.entry == self.id, |id| id == self.id)
     }
 }
 
@@ -139,8 +156,8 @@ impl Partition {
         }
         let Some(first) = &sought.first else { return Ok(None) };
         match self.entry(&self.keys().stream(queue), first.as_str()).await? {
-            Some(entry) => self.standing(queue, &entry.entry).await.map(Some),
-            None => Ok(None),
+            Some(entry) if sought.is_first(&entry) => self.standing(queue, &entry.entry).await.map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -164,11 +181,9 @@ impl Partition {
         let from = sought.first.as_ref().map_or_else(|| "-".to_owned(), |first| first.ms().to_string());
         let mut ask = Cmd::new();
         ask.arg("XRANGE").arg(self.keys().dead()).arg(from).arg("+").arg("COUNT").arg(LOOKED_THROUGH);
-        let letters = self.ask_entries("looking for a dead letter", &ask).await?.into_iter().map(Letter::of);
-        let first = sought.first.as_ref().map(EntryId::as_str);
-        Ok(letters.into_iter().find(|letter| {
-            Some(letter.entry.as_str()) == first || letter.field("id").as_deref() == Some(sought.id)
-        }))
+        let mut letters =
+            self.ask_entries("looking for a dead letter", &ask).await?.into_iter().map(Letter::of);
+        Ok(letters.find(|letter| sought.is_letter(letter)))
     }
 
     async fn standing(&self, queue: &str, entry: &EntryId) -> Result<JobStatus, Error> {

@@ -1,0 +1,17 @@
+//! The producer against real servers, over real connections.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
+
+mod batches;
+mod document;
+mod door;
+mod durability;
+mod events;
+mod limits;
+mod page;
+
+mod pool;
+mod results;
+mod runs;
+mod submitting;
+mod worker;
+mod workflows;
