@@ -52,11 +52,11 @@ def define(pool, name, source):
 def a_foreign_worker_is_served_by_the_scheduler(pool, language):
     """Delays and retries are promoted, cancelling reaches it, and a workflow that names its queue fails with the reason."""
     replies = f"{PREFIX}reply:{language}"
-    worker = workers.Language(language, *setup.worker(language)).on(pool)
+    worker = workers.Language(language, *setup.worker(language)).on(pool, QUEUE=language)
     ends = lambda job: next((result for result in pool.results(replies) if result["id"] == job), None)
-    pool.add("jobs:own", tool="demo.flaky", input={"failures": 2}, id=f"{language}-retried", reply_to=replies)
-    delayed = pool.add("jobs:own", tool="text.reverse", input={"text": "ab"}, delay_ms=400, reply_to=replies)
-    define(pool, f"{language}-flow", f"name: {language}-flow\nsteps: [{{ id: a, tool: echo, queue: own }}]\n")
+    pool.add(f"jobs:{language}", tool="demo.flaky", input={"failures": 2}, id=f"{language}-retried", reply_to=replies)
+    delayed = pool.add(f"jobs:{language}", tool="text.reverse", input={"text": "ab"}, delay_ms=400, reply_to=replies)
+    define(pool, f"{language}-flow", f"name: {language}-flow\nsteps: [{{ id: a, tool: echo, queue: {language} }}]\n")
     pool.add("runs", workflow=f"{language}-flow", id=f"{language}-run", reply_to=replies)
     retried = until("the retried job ends", lambda: ends(f"{language}-retried"))
     assert retried["state"] == "succeeded" and retried["attempts"] == 3, retried
@@ -65,20 +65,20 @@ def a_foreign_worker_is_served_by_the_scheduler(pool, language):
     assert run["state"] == "failed" and run["error"]["code"] == "unsupported_part", run
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
-    until("its queue is empty", lambda: pool.length("own") == 0 and not pool.held("own"))
+    until("its queue is empty", lambda: pool.length(language) == 0 and not pool.held(language))
 
 
 def a_dead_foreign_worker_loses_its_work_and_nothing_else(pool, language):
     """One worker is killed and one is paused in mid-work: the scheduler moves what they hold, and each job ends once."""
     replies = f"{PREFIX}reply:{language}-deaths"
     own = workers.Language(language, *setup.worker(language))
-    killed, paused = own.on(pool, SLOTS="3"), own.on(pool, SLOTS="3")
+    killed, paused = own.on(pool, QUEUE=language, SLOTS="3"), own.on(pool, QUEUE=language, SLOTS="3")
     for number in range(6):
-        pool.add("jobs:own", tool="text.reverse", input={"text": f"{number}", "after_ms": 1500}, reply_to=replies)
-    until("both hold work", lambda: len({holder for _, holder in pool.held("own")}) == 2 and len(pool.held("own")) == 6)
+        pool.add(f"jobs:{language}", tool="text.reverse", input={"text": f"{number}", "after_ms": 1500}, reply_to=replies)
+    until("both hold work", lambda: len({holder for _, holder in pool.held(language)}) == 2 and len(pool.held(language)) == 6)
     killed.kill()
     paused.signal(signal.SIGSTOP)
-    rescuer = own.on(pool, SLOTS="6")
+    rescuer = own.on(pool, QUEUE=language, SLOTS="6")
     until("every job ended", lambda: len(pool.results(replies)) == 6, within_s=20)
     paused.signal(signal.SIGCONT)
     for _ in range(3):
@@ -87,7 +87,7 @@ def a_dead_foreign_worker_loses_its_work_and_nothing_else(pool, language):
     for worker in (paused, rescuer):
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0
-    assert pool.length("own") == 0 and not pool.held("own")
+    assert pool.length(language) == 0 and not pool.held(language)
 
 
 def enqueues_and_reads_back(pool, language, kinds):

@@ -100,7 +100,7 @@ class Pool:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        words = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--dir", self.folder, "--loglevel", "warning"]
+        words = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--dir", self.folder, "--loglevel", "warning", "--logfile", "redis.log"]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start(words)
         until("redis-server answers", self._answers)

@@ -17,7 +17,7 @@ class Language:
         self.name, self.words, self.folder = name, words, folder
 
     def on(self, pool, **environment):
-        worker = pool.start(self.words, self.folder, QUEUE="own", **environment)
+        worker = pool.start(self.words, self.folder, **{"QUEUE": "own", **environment})
         worker.consumer = worker.line("ready ").split()[1]
         return worker
 
@@ -131,6 +131,15 @@ def a_delayed_job_does_not_start_early(language):
         assert result["finished_at_ms"] - int(entry.split("-")[0]) >= 1500, result
 
 
+def a_delayed_job_that_was_handed_back_still_waits(language):
+    with Pool() as pool:
+        now = int(pool.db("TIME")[0]) * 1000
+        pool.add("jobs:own", tool="text.reverse", input={"text": "abc"}, delay_ms=600000, _entry=f"{now}-0", _deaths=0, reply_to=REPLIES)
+        language.on(pool).line(f"ready {now}-0")
+        assert pool.db("ZSCORE", PREFIX + "due:own", f"j:{now}-0") == str(now + 600000)
+        assert pool.length("own") == 0 and not pool.results(REPLIES)
+
+
 def a_cancelled_job_stops(language):
     with Pool() as pool:
         language.on(pool)
@@ -235,6 +244,7 @@ ALL = [
     a_failed_attempt_waits_in_redis_and_the_last_one_is_buried,
     a_second_job_of_an_id_is_dropped,
     a_delayed_job_does_not_start_early,
+    a_delayed_job_that_was_handed_back_still_waits,
     a_cancelled_job_stops,
     a_timed_out_and_an_overdue_job_say_so,
     a_step_of_a_workflow_ends_its_run_with_the_reason,

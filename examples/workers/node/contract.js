@@ -25,6 +25,7 @@ const RULES = {
   _attempts: NUMBER,
   _deaths: NUMBER,
   _first_ms: NUMBER,
+  _why: TEXT,
 };
 const U32 = ['max_attempts', '_attempts', '_deaths'];
 const MAX_FIELDS = 64;
@@ -86,8 +87,11 @@ function field(name, bytes) {
   return Number(text);
 }
 
-/** When the job may begin: the later of what it asks for, by Redis's clock; 0 when it asks for nothing. */
-export const dueMs = (job, bornMs) => Math.max(job.delay_ms === undefined ? 0 : bornMs + job.delay_ms, job.run_at_ms ?? 0);
+/** When the job may begin, by Redis's clock: the later of what it asks for; 0 when it asks for nothing, or has waited already. */
+export function dueMs(job, bornMs) {
+  if (job._why !== undefined) return 0;
+  return Math.max(job.delay_ms === undefined ? 0 : bornMs + job.delay_ms, job.run_at_ms ?? 0);
+}
 
 /** Why the job cannot begin here: [state, code, sentence]; or undefined. */
 export function refusal(job, tools, overdue) {

@@ -18,7 +18,7 @@ RULES = {
     b"tenant": re.compile(rb"[!-~]{1,128}"),
     b"queue": re.compile(rb"[A-Za-z0-9._-]{1,64}"),
     **dict.fromkeys([b"delay_ms", b"run_at_ms", b"timeout_ms", b"deadline_ms", b"max_attempts", b"result_ttl_ms"], NUMBER),
-    **dict.fromkeys([b"reply_to", b"traceparent", b"tracestate", b"v"], TEXT),
+    **dict.fromkeys([b"reply_to", b"traceparent", b"tracestate", b"v", b"_why"], TEXT),
     b"_entry": ENTRY,
     **dict.fromkeys([b"_attempts", b"_deaths", b"_first_ms"], NUMBER),
 }
@@ -78,7 +78,9 @@ def decode(data, encoding):
 
 
 def due_ms(job, born_ms):
-    """When the job may begin: the later of what it asks for, by Redis's clock; 0 when it asks for nothing."""
+    """When the job may begin, by Redis's clock: the later of what it asks for; 0 when it asks for nothing, or has waited already."""
+    if "_why" in job:
+        return 0
     return max(born_ms + job["delay_ms"] if "delay_ms" in job else 0, job.get("run_at_ms", 0))
 
 

@@ -54,7 +54,7 @@ class Settler:
 
     def tell(self, call, owned, word):
         # a stale outcome is dropped: somebody else has the job, and its outcome is the one that counts
-        print(word if owned else "stale", call.id, flush=True)
+        print(f"{word if owned else 'stale'} {call.id}\n", end="", flush=True)  # one write: other threads print too
 
     def succeed(self, call, output):
         if call.wants_result:
