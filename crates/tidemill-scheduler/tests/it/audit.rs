@@ -39,6 +39,7 @@ fn succeeded<'a>(
         steps: 2,
         mode: Mode { success: true, ..Mode::default() },
         retention_ms: 60_000,
+        publishes: false,
         reply_to: None,
         more: None,
         dependents,
