@@ -58,6 +58,7 @@ pub(crate) fn outcome<'a>(entry: &'a EntryId, id: &'a str, step: u32, to: StepSt
             ..Mode::default()
         },
         retention_ms: 60_000,
+        publishes: false,
         reply_to: None,
         more: None,
         dependents: if step == 2 {

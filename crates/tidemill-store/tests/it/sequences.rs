@@ -1,0 +1,420 @@
+//! Random sequences of calls, made on the server and on a model of a page: the same replies, the same records, the same audit.
+//!
+//! The run: `a` and `b` at once; `c` after both have ended; `d` as soon as one of them succeeded, or both have ended.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tidemill_protocol::{EntryId, RunState, StepState};
+use tidemill_store::{
+    ClaimedEntry, DeferState, Deferral, Dependent, Due, EndRun, FinishRun, Held, Mode, Released, Settled,
+    Slot, StepOutcome, keys,
+};
+
+use crate::flow::{WF, audit, run, start};
+use crate::pool::{Pool, claim_now, field};
+
+const STEPS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    /// Claim the oldest entry.
+    Claim,
+    /// Settle what the n-th claim gave, whether it is still owned or not.
+    Settle { claim: usize, to: StepState, ran: bool, harsh: bool },
+    /// Put it aside; it is due at once.
+    Defer { claim: usize, retry: bool },
+    /// Promote a step.
+    Promote { step: usize },
+    /// Hand it back, or take it from the dead.
+    Release { claim: usize, dead: bool },
+    /// End the run from outside.
+    End { to: RunState },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let ends = prop::sample::select(vec![
+        StepState::Succeeded,
+        StepState::Succeeded,
+        StepState::Failed,
+        StepState::Skipped,
+        StepState::Cancelled,
+        StepState::TimedOut,
+    ]);
+    let claim = 0..8_usize;
+    let op = prop_oneof![
+        5 => Just(Op::Claim),
+        6 => (claim.clone(), ends, prop::bool::weighted(0.8), prop::bool::weighted(0.2))
+            .prop_map(|(claim, to, ran, harsh)| Op::Settle { claim, to, ran, harsh }),
+        2 => (claim.clone(), any::<bool>()).prop_map(|(claim, retry)| Op::Defer { claim, retry }),
+        2 => (0..STEPS.len()).prop_map(|step| Op::Promote { step }),
+        2 => (claim, any::<bool>()).prop_map(|(claim, dead)| Op::Release { claim, dead }),
+        1 => prop::sample::select(vec![RunState::Cancelled, RunState::Failed, RunState::TimedOut])
+            .prop_map(|to| Op::End { to }),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+/// What an entry is for: a step, or the computing of the output.
+type Part = Option<usize>;
+
+#[derive(Debug, Default, Clone)]
+struct Step {
+    state: Option<StepState>,
+    attempt: u32,
+    ended: u32,
+    ok: u32,
+}
+
+/// What should be.
+#[derive(Debug)]
+struct Model {
+    state: RunState,
+    steps: [Step; 4],
+    waiting: VecDeque<Part>,
+    /// What each claim gave, and whether it is still owned.
+    claims: Vec<(Part, bool)>,
+    done: usize,
+    failed: bool,
+    audit: Vec<(String, StepState, StepState)>,
+    run_audit: Vec<(RunState, RunState)>,
+}
+
+impl Model {
+    fn started() -> Self {
+        let mut model = Self {
+            state: RunState::Running,
+            steps: Default::default(),
+            waiting: VecDeque::new(),
+            claims: Vec::new(),
+            done: 0,
+            failed: false,
+            audit: Vec::new(),
+            run_audit: vec![(RunState::Queued, RunState::Running)],
+        };
+        model.dispatch(0);
+        model.dispatch(1);
+        model
+    }
+
+    fn moves(&mut self, step: usize, path: &[StepState]) {
+        for pair in path.windows(2) {
+            self.audit.push((STEPS[step].to_owned(), pair[0], pair[1]));
+        }
+        self.steps[step].state = path.last().copied();
+    }
+
+    fn dispatch(&mut self, step: usize) {
+        self.steps[step].attempt = 1;
+        self.moves(step, &[StepState::Pending, StepState::Ready]);
+        self.waiting.push_back(Some(step));
+    }
+
+    fn end(&mut self, to: RunState) {
+        self.run_audit.push((self.state, to));
+        self.state = to;
+    }
+
+    fn settle(&mut self, claim: usize, to: StepState, (ran, harsh): (bool, bool)) -> Settled {
+        let (part, owned) = self.claims[claim];
+        let Some(step) = part.filter(|_| owned) else { return Settled::Stale };
+        self.claims[claim].1 = false;
+        let from = if ran { StepState::Running } else { StepState::Ready };
+        if !from.may_become(to) {
+            return Settled::Conflict;
+        }
+        let alive = !self.state.is_terminal();
+        let (path, short) = ([StepState::Ready, StepState::Running, to], [StepState::Ready, to]);
+        self.moves(step, if ran { &path[..] } else { &short[..] });
+        self.done += 1;
+        let succeeded = to == StepState::Succeeded;
+        self.failed |= !succeeded && !harsh;
+        let now = alive && !succeeded && harsh;
+        if step < 2 {
+            for (dependent, ok) in [(2, 0), (3, 1)] {
+                let seen = &mut self.steps[dependent];
+                seen.ended += 1;
+                seen.ok += u32::from(succeeded);
+                let fires = seen.ended == 2 || (ok == 1 && succeeded && seen.ok == 1);
+                if alive && !now && fires && seen.state.is_none() {
+                    self.dispatch(dependent);
+                }
+            }
+        }
+        if now {
+            self.end(RunState::Failed);
+            return Settled::RunEnded;
+        }
+        if alive && self.done == STEPS.len() {
+            if self.failed {
+                self.end(RunState::Failed);
+                return Settled::RunEnded;
+            }
+            if step == 3 {
+                self.end(RunState::Succeeded);
+                return Settled::RunEnded;
+            }
+            self.waiting.push_back(None);
+        }
+        Settled::Recorded
+    }
+
+    fn defer(&mut self, claim: usize, retry: bool) -> bool {
+        let (Some(step), true) = self.claims[claim] else { return false };
+        self.claims[claim].1 = false;
+        let path = [StepState::Ready, StepState::Running, StepState::Retrying];
+        let short = [StepState::Ready, StepState::Parked];
+        self.moves(step, if retry { &path[..] } else { &short[..] });
+        true
+    }
+
+    fn promote(&mut self, step: usize) -> bool {
+        let Some(state @ (StepState::Parked | StepState::Retrying)) = self.steps[step].state else {
+            return false;
+        };
+        self.steps[step].attempt += u32::from(state == StepState::Retrying);
+        self.moves(step, &[state, StepState::Ready]);
+        self.waiting.push_back(Some(step));
+        true
+    }
+
+    fn release(&mut self, claim: usize) -> bool {
+        let (part, owned) = self.claims[claim];
+        if owned {
+            self.claims[claim].1 = false;
+            if let Some(step) = part {
+                self.moves(step, &[StepState::Ready, StepState::Running, StepState::Ready]);
+            }
+            self.waiting.push_back(part);
+        }
+        owned
+    }
+
+    fn finish(&mut self, claim: usize) -> bool {
+        let (part, owned) = self.claims[claim];
+        if part.is_some() || !owned {
+            return false;
+        }
+        self.claims[claim].1 = false;
+        let alive = !self.state.is_terminal();
+        if alive {
+            self.end(RunState::Succeeded);
+        }
+        alive
+    }
+}
+
+/// The server's side: what was claimed, and the calls.
+struct Server<'a> {
+    pool: &'a Pool,
+    worker: tidemill_store::Claimer,
+    claims: Vec<ClaimedEntry>,
+}
+
+fn slot(step: usize) -> Slot {
+    Slot {
+        run: "r1".to_owned(),
+        step: u32::try_from(step).unwrap(),
+        item: None,
+        name: STEPS[step].to_owned(),
+    }
+}
+
+fn part_of(entry: &ClaimedEntry) -> Part {
+    field(entry, "step").map(|step| step.parse().unwrap())
+}
+
+fn outcome(
+    entry: &EntryId,
+    step: usize,
+    to: StepState,
+    (ran, harsh, attempt): (bool, bool, u32),
+) -> StepOutcome<'_> {
+    let success = to == StepState::Succeeded;
+    let dependent = |step: u32, ok| Dependent { step, name: STEPS[step as usize], ended: 2, ok, target: 0 };
+    StepOutcome {
+        step: Some(u32::try_from(step).unwrap()),
+        name: STEPS[step],
+        attempt,
+        steps: STEPS.len(),
+        mode: Mode {
+            success,
+            fails_run_at_end: !success && !harsh,
+            fails_run_now: !success && harsh,
+            gives_output: step == 3,
+            did_not_run: !ran,
+        },
+        dependents: if step < 2 { vec![dependent(2, 0), dependent(3, 1)] } else { Vec::new() },
+        ..crate::flow::outcome(entry, "r1", 0, to)
+    }
+}
+
+impl Server<'_> {
+    async fn defer(&self, claim: usize, (retry, attempt): (bool, u32)) -> bool {
+        let Some(step) = part_of(&self.claims[claim]) else { return false };
+        let aside = Deferral {
+            entry: &self.claims[claim].entry,
+            id: "",
+            slot: Some(slot(step)),
+            state: if retry { DeferState::Retrying } else { DeferState::Parked },
+            due: Due::At(1),
+            note: "",
+            ran: Duration::ZERO,
+            attempt,
+            changes: Vec::new(),
+        };
+        self.pool.home().defer("default", keys::WORKERS, "w1", &[aside]).await.unwrap() == [true]
+    }
+
+    async fn release(&self, claim: usize, (dead, attempt): (bool, u32)) -> bool {
+        let slot = part_of(&self.claims[claim]).map(slot);
+        let held = [Held { entry: self.claims[claim].entry.clone(), slot, attempt }];
+        let jobs = self.pool.jobs();
+        let beat = dead.then_some("7");
+        let moved =
+            self.pool.home().release((&jobs, keys::WORKERS), "s1", ("w1", beat), &held).await.unwrap();
+        matches!(moved[..], [Released::Moved(_)])
+    }
+
+    async fn finish(&self, claim: usize) -> bool {
+        let end = FinishRun {
+            entry: &self.claims[claim].entry,
+            id: "r1",
+            workflow: WF,
+            to: RunState::Succeeded,
+            output: b"1",
+            error: "",
+            code: "",
+            reason: "",
+            retention_ms: 60_000,
+            reply_to: None,
+        };
+        self.pool.home().finish("default", "w1", &end).await.unwrap()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "both sides are made for the comparison")]
+fn same<T: PartialEq + std::fmt::Debug>(server: T, model: T, what: &str) -> Result<(), TestCaseError> {
+    if server == model {
+        return Ok(());
+    }
+    Err(TestCaseError::fail(format!("{what}: the server says {server:?}, the model {model:?}")))
+}
+
+async fn step(server: &mut Server<'_>, model: &mut Model, op: Op) -> Result<(), TestCaseError> {
+    let what = format!("{op:?}");
+    let attempt_of =
+        |model: &Model, claim: usize| model.claims[claim].0.map_or(1, |step| model.steps[step].attempt);
+    match op {
+        Op::Claim => {
+            let got = claim_now(&mut server.worker, "default", 1).await.unwrap();
+            same(got.first().map(part_of), model.waiting.front().copied(), &what)?;
+            if let (Some(entry), Some(part)) = (got.into_iter().next(), model.waiting.pop_front()) {
+                server.claims.push(entry);
+                model.claims.push((part, true));
+            }
+        }
+        Op::Promote { step } => {
+            let promoted = server.pool.home().promote("default", &[slot(step).member()]).await.unwrap();
+            same(promoted[0], model.promote(step), &what)?;
+        }
+        Op::End { to } => {
+            let end = EndRun {
+                id: "r1",
+                to,
+                who: "ada",
+                code: "c",
+                reason: "r",
+                only_past_deadline: false,
+                reply_to: None,
+            };
+            let ended = server.pool.home().end_run(&end).await.unwrap();
+            same(ended, Some(!model.state.is_terminal()), &what)?;
+            if ended == Some(true) {
+                model.end(to);
+            }
+        }
+        // claims are named by number so that a failing sequence shrinks; one that was not made yet is left out
+        Op::Settle { claim, .. } | Op::Defer { claim, .. } | Op::Release { claim, .. }
+            if claim >= model.claims.len() => {}
+        Op::Settle { claim, to, ran, harsh } => {
+            let attempt = attempt_of(model, claim);
+            match model.claims[claim].0 {
+                Some(step) => {
+                    let end = outcome(&server.claims[claim].entry, step, to, (ran, harsh, attempt));
+                    let settled = crate::flow::settle(server.pool, &[end]).await;
+                    same(settled[0], model.settle(claim, to, (ran, harsh)), &what)?;
+                }
+                None => same(server.finish(claim).await, model.finish(claim), &what)?,
+            }
+        }
+        Op::Defer { claim, retry } => {
+            let attempt = attempt_of(model, claim);
+            same(server.defer(claim, (retry, attempt)).await, model.defer(claim, retry), &what)?;
+        }
+        Op::Release { claim, dead } => {
+            let attempt = attempt_of(model, claim);
+            same(server.release(claim, (dead, attempt)).await, model.release(claim), &what)?;
+        }
+    }
+    Ok(())
+}
+
+async fn compare(pool: &Pool, model: &Model) -> Result<(), TestCaseError> {
+    let stored = run(pool, "r1").await;
+    same(stored.state, model.state, "the run")?;
+    same(stored.done, model.done as u64, "ends")?;
+    for (index, step) in model.steps.iter().enumerate() {
+        let record = stored.steps.get(&u32::try_from(index).unwrap());
+        same(record.map(|record| record.state), step.state, STEPS[index])?;
+        if let Some(record) = record {
+            same(record.attempt, step.attempt, STEPS[index])?;
+            // in flight is who has an entry
+            same(record.entry.is_some(), record.state == StepState::Ready, STEPS[index])?;
+        }
+    }
+    let audit = audit(pool, "r1").await;
+    let words = |record: &tidemill_protocol::AuditRecord| {
+        (record.subject.clone(), record.from.clone(), record.to.clone())
+    };
+    let (of_run, of_steps): (Vec<_>, Vec<_>) = audit.iter().partition(|record| record.subject == "@");
+    let expected = model
+        .audit
+        .iter()
+        .map(|(subject, from, to)| (subject.clone(), from.as_str().to_owned(), to.as_str().to_owned()));
+    same(of_steps.into_iter().map(words).collect::<Vec<_>>(), expected.collect(), "the audit of steps")?;
+    let expected = model
+        .run_audit
+        .iter()
+        .map(|(from, to)| ("@".to_owned(), from.as_str().to_owned(), to.as_str().to_owned()));
+    same(of_run.into_iter().map(words).collect::<Vec<_>>(), expected.collect(), "the audit of the run")?;
+    let owned = model.claims.iter().filter(|(_, owned)| *owned).count();
+    same(pool.length(&pool.jobs()).await, (owned + model.waiting.len()).to_string(), "entries in flight")
+}
+
+#[test]
+fn any_sequence_of_calls_does_what_the_model_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = runtime.block_on(Pool::start());
+    let all = std::env::var_os("TIDEMILL_TEST_ALL").is_some_and(|value| value == "1");
+    let config =
+        Config { cases: if all { 2_000 } else { 100 }, failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&ops(), |ops| {
+        runtime.block_on(async {
+            pool.cli(&["FLUSHALL"]).await;
+            start(&pool, "r1").await;
+            pool.home().beat("w1", 7, 0).await.unwrap();
+            let (mut model, worker) = (Model::started(), pool.worker("w1"));
+            let mut server = Server { pool: &pool, worker, claims: Vec::new() };
+            for op in ops {
+                step(&mut server, &mut model, op).await?;
+            }
+            compare(&pool, &model).await
+        })
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
