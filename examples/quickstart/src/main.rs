@@ -119,7 +119,8 @@ async fn job(
     };
     progress.clear();
     let returned = returned?;
-    let summary = Summary::read(home, &records, &returned, vendor.counts(), workers).await?;
+    let summary =
+        Summary { workers, ..Summary::read(home, &plan, &records, &returned, vendor.counts()).await? };
     summary.write(folder.path(), &returned.answers)?;
     let mut text = summary::text(&summary, folder.path());
     if arguments.keep {

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tidemill_protocol::AuditRecord;
 use tidemill_store::Partition;
+use tidemill_workflow::{Action, Plan};
 
 use crate::records::Record;
 use crate::vendor::VendorCounts;
@@ -24,6 +25,11 @@ use timing::Timing;
 const AT_ONCE: usize = 32;
 /// How many entries of an audit are read at once.
 const PAGE: usize = 500;
+
+/// How many dead letters are read; there are about as many as the data set has faulty records.
+const MAX_LETTERS: usize = 1_000;
+/// The code of a run whose input the workflow's schema refuses.
+const REFUSED: &str = "invalid_input";
 
 /// Names of the files in the data folder.
 pub(crate) const RESULTS: &str = "results.ndjson";
@@ -49,8 +55,11 @@ pub(crate) struct Summary {
     pub(crate) attempts: u64,
     /// Attempts after the first.
     pub(crate) retries: u64,
-    /// Dead letters.
-    pub(crate) dead_letters: u64,
+    /// Dead letters: what could not be done, and why.
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Calls that the HTTP client sent again at once, within an attempt: a GET may be, when a kept connection breaks before
+    /// any answer.
+    pub(crate) sent_again: u64,
     /// What the vendor saw.
     pub(crate) vendor: VendorCounts,
     /// From the first XADD to the last result, in milliseconds.
@@ -65,20 +74,30 @@ pub(crate) struct Summary {
     pub(crate) run_max_ms: u64,
 }
 
+/// Why a run could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct DeadLetter {
+    /// The run.
+    pub(crate) id: String,
+    /// Stable word: why.
+    pub(crate) code: String,
+    /// A sentence: why.
+    pub(crate) reason: String,
+}
+
 impl Summary {
     /// Reads back every run with its audit.
     pub(crate) async fn read(
         home: &Partition,
+        plan: &Plan,
         records: &[Record],
         returned: &Returned,
         vendor: VendorCounts,
-        workers: usize,
     ) -> Result<Self> {
         let mut summary = Self {
             records: records.len(),
-            workers,
             results_doubled: returned.doubled,
-            dead_letters: home.letter_count().await?,
+            dead_letters: dead_letters(home).await?,
             vendor,
             wall_ms: tidemill_runtime::clock::milliseconds(returned.wall),
             ..Self::default()
@@ -86,18 +105,20 @@ impl Summary {
         for answer in &returned.answers {
             *summary.runs.entry(answer.state.clone()).or_default() += 1;
         }
-        let reads = stream::iter(records).map(|record| timing_of(home, &record.id));
+        let reads = stream::iter(records).map(|record| timing_of(home, plan, &record.id));
         let timings: Vec<Timing> = reads.buffer_unordered(AT_ONCE).try_collect().await?;
-        let mut durations = Vec::with_capacity(timings.len());
+        let (mut durations, mut vendor_attempts) = (Vec::with_capacity(timings.len()), 0);
         for timing in timings {
             for (state, count) in timing.ended {
                 *summary.steps.entry(state).or_default() += count;
             }
             summary.attempts += timing.attempts;
             summary.retries += timing.retries;
+            vendor_attempts += timing.vendor_attempts;
             summary.sequential_ms += timing.busy_ms;
-            durations.push(timing.run_ms);
+            durations.extend(timing.run_ms);
         }
+        summary.sent_again = summary.vendor.calls.saturating_sub(vendor_attempts);
         durations.sort_unstable();
         summary.run_p50_ms = timing::percentile(&durations, 50);
         summary.run_p99_ms = timing::percentile(&durations, 99);
@@ -111,9 +132,11 @@ impl Summary {
         self.sequential_ms as f64 / self.wall_ms.max(1) as f64
     }
 
-    /// Whether every run succeeded, once.
+    /// Whether every run ended well, once; those apart whose record the workflow refuses.
     pub(crate) fn is_clean(&self) -> bool {
-        self.runs.get("succeeded").copied() == Some(self.records as u64)
+        let refused = self.dead_letters.iter().filter(|letter| letter.code == REFUSED).count();
+        let succeeded = self.runs.get("succeeded").copied().unwrap_or(0);
+        succeeded + refused as u64 == self.records as u64
             && self.results_doubled == 0
             && self.vendor.repeated_after_success == 0
     }
@@ -146,12 +169,28 @@ fn report(answers: &[Answer]) -> String {
     lines.iter().fold(head.to_owned(), |text, (_, line)| text + line.trim_end() + "\n")
 }
 
-async fn timing_of(home: &Partition, run: &str) -> Result<Timing> {
+async fn dead_letters(home: &Partition) -> Result<Vec<DeadLetter>> {
+    let letters = home.letters(None, MAX_LETTERS).await?.into_iter();
+    let read = letters.map(|letter| DeadLetter {
+        id: letter.field("id").unwrap_or_default(),
+        code: letter.code,
+        reason: letter.reason,
+    });
+    Ok(read.collect())
+}
+
+/// Whether a step of the plan calls one of the vendor's tools.
+fn calls_vendor(plan: &Plan, step: &str) -> bool {
+    let step = plan.step_index(step).and_then(|step| plan.step(step));
+    step.is_some_and(|step| matches!(&step.action, Action::Tool { tool } if tool.starts_with("vendor.")))
+}
+
+async fn timing_of(home: &Partition, plan: &Plan, run: &str) -> Result<Timing> {
     let (mut records, mut cursor): (Vec<AuditRecord>, Option<String>) = (Vec::new(), None);
     loop {
         let page = home.audit_page(run, cursor.as_deref(), PAGE).await?;
         if page.records.is_empty() {
-            return Ok(Timing::of(&records));
+            return Ok(Timing::of(&records, |step| calls_vendor(plan, step)));
         }
         records.extend(page.records);
         cursor = page.cursor;

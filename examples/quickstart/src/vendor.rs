@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -32,6 +32,8 @@ pub(crate) use ledger::VendorCounts;
 pub(crate) const LATENCY: Duration = Duration::from_millis(100);
 /// How long a call that the vendor forgets about stays open; tools give up long before.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Between the first half of an answer and the cut.
+const TEARING: Duration = Duration::from_millis(10);
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
@@ -144,8 +146,13 @@ fn later(status: StatusCode) -> io::Result<Answer> {
 /// Promises the whole text, sends half of it, and cuts the connection.
 fn torn(text: &str) -> io::Result<Answer> {
     let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
-    let parts = [Ok(Frame::data(half)), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
-    let body = BoxBody::new(StreamBody::new(stream::iter(parts)));
+    let sent = stream::iter([Ok(Frame::data(half))]);
+    let cut = stream::once(async {
+        // the first half has to be on its way before the connection goes
+        tokio::time::sleep(TEARING).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    });
+    let body = BoxBody::new(StreamBody::new(sent.chain(cut)));
     respond(StatusCode::OK).header(header::CONTENT_LENGTH, text.len()).body(body).map_err(io::Error::other)
 }
 

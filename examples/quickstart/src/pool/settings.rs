@@ -11,7 +11,7 @@ pub(crate) const NAMESPACE: &str = "tm";
 /// Endpoints of the vendor that are called by GET.
 const LOOKUPS: [&str; 3] = ["climate", "daylight", "port"];
 /// How many programs one worker runs at once; they need a processor, where calls only wait.
-const MAX_PROGRAMS: usize = 4;
+const MAX_PROGRAMS: usize = 32;
 
 /// Writes the file; `vendor` gives the URL of an endpoint.
 ///

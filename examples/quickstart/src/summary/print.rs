@@ -7,6 +7,9 @@ use super::{REPORT, RESULTS, SUMMARY, Summary};
 use crate::records;
 use crate::work::REPLIES;
 
+/// How many dead letters are shown.
+const SHOWN_LETTERS: usize = 5;
+
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
 }
@@ -35,21 +38,9 @@ fn line(text: &mut String, name: &str, value: &str) {
     writeln!(text, "  {name:<13} {value}").unwrap_or_default();
 }
 
-/// The summary as a block of lines.
-pub(crate) fn text(summary: &Summary, folder: &Path) -> String {
+fn add_vendor(add: &mut impl FnMut(&str, &str), summary: &Summary) {
     let vendor = &summary.vendor;
     let tenths = (vendor.failures() * 1_000).checked_div(vendor.calls).unwrap_or(0);
-    let mut text = format!(
-        "\nTidemill surveyed {} cities with {} workers in {}.\n\n",
-        grouped(summary.records as u64),
-        summary.workers,
-        seconds(summary.wall_ms)
-    );
-    let mut add = |name: &str, value: &str| line(&mut text, name, value);
-    add("runs", &by_state(&summary.runs));
-    add("steps", &by_state(&summary.steps));
-    add("attempts", &format!("{}, {} of them retries", grouped(summary.attempts), grouped(summary.retries)));
-    add("dead letters", &grouped(summary.dead_letters));
     let share = format!("{}.{} %", tenths / 10, tenths % 10);
     add(
         "vendor",
@@ -62,7 +53,35 @@ pub(crate) fn text(summary: &Summary, folder: &Path) -> String {
     for (fault, count) in &vendor.failed {
         add("", &format!("{count:>5} × {}", fault.describe()));
     }
-    let repeated = vendor.repeated_after_success;
+    if summary.sent_again > 0 {
+        let again = grouped(summary.sent_again);
+        add(
+            "",
+            &format!(
+                "{again} of them were sent again at once (a GET, cut on a kept connection); the rest were retried"
+            ),
+        );
+    }
+}
+
+/// The summary as a block of lines.
+pub(crate) fn text(summary: &Summary, folder: &Path) -> String {
+    let mut text = format!(
+        "\nTidemill surveyed {} cities with {} workers in {}.\n\n",
+        grouped(summary.records as u64),
+        summary.workers,
+        seconds(summary.wall_ms)
+    );
+    let mut add = |name: &str, value: &str| line(&mut text, name, value);
+    add("runs", &by_state(&summary.runs));
+    add("steps", &by_state(&summary.steps));
+    add("attempts", &format!("{}, {} of them retries", grouped(summary.attempts), grouped(summary.retries)));
+    add("dead letters", &grouped(summary.dead_letters.len() as u64));
+    for letter in summary.dead_letters.iter().take(SHOWN_LETTERS) {
+        add("", &format!("{}: {}: {}", letter.id, letter.code, letter.reason));
+    }
+    add_vendor(&mut add, summary);
+    let repeated = summary.vendor.repeated_after_success;
     add("done twice", &format!("{repeated} calls after one with the same idempotency key had succeeded"));
     add(
         "speed",

@@ -13,15 +13,17 @@ pub(super) struct Timing {
     pub(super) attempts: u64,
     /// Those of them that were put aside to be tried again.
     pub(super) retries: u64,
+    /// Attempts of the steps that call the vendor.
+    pub(super) vendor_attempts: u64,
     /// All attempts one after the other.
     pub(super) busy_ms: u64,
-    /// From the run's first record to its last.
-    pub(super) run_ms: u64,
+    /// From the run's first record to its last; none when it never started.
+    pub(super) run_ms: Option<u64>,
 }
 
 impl Timing {
-    /// Adds up the audit of one run, in its order.
-    pub(super) fn of(records: &[AuditRecord]) -> Self {
+    /// Adds up the audit of one run, in its order; `calls_vendor` tells which steps do.
+    pub(super) fn of(records: &[AuditRecord], calls_vendor: impl Fn(&str) -> bool) -> Self {
         let mut timing = Self::default();
         let mut running: HashMap<&str, u64> = HashMap::new();
         let mut last: BTreeMap<&str, &str> = BTreeMap::new();
@@ -31,6 +33,7 @@ impl Timing {
             }
             if record.to == StepState::Running.as_str() {
                 timing.attempts += 1;
+                timing.vendor_attempts += u64::from(calls_vendor(&record.subject));
                 running.insert(&record.subject, record.at_ms);
             }
             timing.retries += u64::from(record.to == StepState::Retrying.as_str());
@@ -40,7 +43,7 @@ impl Timing {
             *timing.ended.entry(state.to_owned()).or_default() += 1;
         }
         if let (Some(first), Some(end)) = (records.first(), records.last()) {
-            timing.run_ms = end.at_ms.saturating_sub(first.at_ms);
+            timing.run_ms = Some(end.at_ms.saturating_sub(first.at_ms));
         }
         timing
     }
@@ -74,8 +77,9 @@ mod tests {
         ];
         let records: Vec<_> =
             (1..).zip(lines).filter_map(|(seq, line)| AuditRecord::parse(seq, line)).collect();
-        let timing = Timing::of(&records);
-        assert_eq!((timing.attempts, timing.retries, timing.busy_ms, timing.run_ms), (2, 1, 200, 410));
+        let timing = Timing::of(&records, |step| step == "a");
+        assert_eq!(timing.vendor_attempts, 2);
+        assert_eq!((timing.attempts, timing.retries, timing.busy_ms, timing.run_ms), (2, 1, 200, Some(410)));
         assert_eq!(
             timing.ended.into_iter().collect::<Vec<_>>(),
             [("skipped".into(), 1), ("succeeded".into(), 1)]
