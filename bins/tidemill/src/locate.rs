@@ -41,6 +41,14 @@ pub(crate) async fn locate<'c>(context: &'c Context, id: &str) -> Outcome<(&'c P
 /// As [`locate`], but an unknown id is no error.
 pub(crate) async fn find<'c>(context: &'c Context, id: &str) -> Outcome<Option<(&'c Partition, Found)>> {
     check_id(id)?;
+    match look(context, id).await? {
+        // what moves between two reads may be missed once
+        None | Some((_, Found::Job(JobStatus::Accepted))) => look(context, id).await,
+        found => Ok(found),
+    }
+}
+
+async fn look<'c>(context: &'c Context, id: &str) -> Outcome<Option<(&'c Partition, Found)>> {
     let partitions = context.partitions_for(id);
     let ids = [id.to_owned()];
     for partition in &partitions {

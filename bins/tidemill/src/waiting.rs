@@ -171,7 +171,19 @@ mod tests {
     #[test]
     fn pretty_json_keeps_every_digit_and_the_order() {
         let json = r#"{"z":12345678901234567890123,"a":[1, 2.50,{}],"s":"x,\"{y\\","e":[ ]}"#;
-        let expected = "{\n  \"z\": 12345678901234567890123,\n  \"a\": [\n    1,\n    2.50,\n    {}\n  ],\n                          \"s\": \"x,\\\"{y\\\\\",\n  \"e\": []\n}";
+        let lines = [
+            "{",
+            r#"  "z": 12345678901234567890123,"#,
+            r#"  "a": ["#,
+            "    1,",
+            "    2.50,",
+            "    {}",
+            "  ],",
+            r#"  "s": "x,\"{y\\","#,
+            r#"  "e": []"#,
+            "}",
+        ];
+        let expected = lines.join("\n");
         assert_eq!(pretty(json), expected);
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(read(&pretty(json)), read(json));

@@ -145,6 +145,13 @@ impl Store {
         &self.partitions[partition_of(id, self.partition_count()) as usize]
     }
 
+    /// This store as if `partition` were its only one: for looking up ids that Redis made, which say nothing of their
+    /// partition. What the whole pool shares (see [`Self::home`]) is not reached through it.
+    #[must_use]
+    pub fn narrowed_to(&self, partition: &Partition) -> Self {
+        Self { partitions: [partition.clone()].into(), ..self.clone() }
+    }
+
     /// The partition that holds what the whole pool shares (workflows, cron entries, tools).
     #[must_use]
     pub fn home(&self) -> &Partition {

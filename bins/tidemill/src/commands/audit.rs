@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::error::{Error, Outcome};
 use crate::locate::{Found, locate};
 use crate::moment::moment;
-use crate::table::{Cell, Style, Table};
+use crate::table::{Style, printable};
 
 /// List every transition of a run and its steps, oldest first
 #[derive(Debug, clap::Args)]
@@ -50,33 +50,41 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     }
 }
 
-/// Shows records, as lines of one table.
+/// Shows records, one a line, with a head if that is wanted.
 pub(crate) fn show(context: &Context, records: &[AuditRecord], with_head: bool) {
-    if context.output.is_json() {
+    let output = context.output;
+    if output.is_json() {
         for record in records {
-            context.output.document(record);
+            output.document(record);
         }
         return;
     }
-    if records.is_empty() {
-        return;
+    let mut text = String::new();
+    if with_head && !records.is_empty() {
+        let head = line((&"SEQ", "AT"), "SUBJECT", ("FROM", "TO"), "TRY", "WHO");
+        text.push_str(&output.styled(&head, Style::Bold));
+        text.push('\n');
     }
-    let head: [&'static str; 7] = if with_head {
-        [">SEQ", "AT", "SUBJECT", "FROM", "TO", ">TRY", "WHO"]
-    } else {
-        [">", "", "", "", "", ">", ""]
-    };
-    let mut table = Table::new(&head);
     for record in records {
-        table.row(vec![
-            record.seq.into(),
-            Cell::new(moment(record.at_ms)),
-            Cell::new(&record.subject),
-            Cell::new(&record.from).style(Style::Dim),
-            Cell::state(&record.to),
-            if record.attempt == 0 { Cell::default() } else { record.attempt.into() },
-            Cell::new(record.who.as_deref().unwrap_or_default()),
-        ]);
+        let attempt = if record.attempt == 0 { String::new() } else { record.attempt.to_string() };
+        let (subject, who) =
+            (printable(&record.subject), printable(record.who.as_deref().unwrap_or_default()));
+        let moves = (printable(&record.from), printable(&record.to));
+        let line = line((&record.seq, &moment(record.at_ms)), &subject, (&moves.0, &moves.1), &attempt, &who);
+        text.push_str(&output.styled(&line, Style::of_state(&record.to)));
+        text.push('\n');
     }
-    context.output.table(&table);
+    output.text(&text);
+}
+
+/// Columns of fixed width: pages and lines that come one by one stay aligned.
+fn line(
+    (seq, at): (&dyn std::fmt::Display, &str),
+    subject: &str,
+    (from, to): (&str, &str),
+    attempt: &str,
+    who: &str,
+) -> String {
+    let line = format!("{seq:>5}  {at:<24}  {subject:<20}  {from:<9}  {to:<9}  {attempt:>3}  {who}");
+    line.trim_end().to_owned()
 }

@@ -211,8 +211,10 @@ async fn find<'c>(context: &'c Context, id: &str) -> Outcome<Found<'c>> {
 async fn show(context: &Context, id: &str) -> Outcome {
     let found = find(context, id).await?;
     let letter = &found.letter;
+    let width =
+        letter.fields.iter().map(|(name, _)| name.chars().count() + 2).max().unwrap_or(0).clamp(8, 40);
     let mut text = String::new();
-    let mut say = |name: &str, value: &str| text.push_str(&format!("{name:<10}{}\n", printable(value)));
+    let mut say = |name: &str, value: &str| text.push_str(&format!("{name:<width$}  {}\n", printable(value)));
     say("letter", &found.name(context));
     say("job/run", &found.work());
     say("died", &moment(letter.at_ms));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill_producer::views::{self, JobView, RunView};
 use tidemill_producer::{Intake, Refusal};
 use tidemill_protocol::RunState;
-use tidemill_store::{AuditPage, Partition};
+use tidemill_store::{AuditPage, Partition, Store};
 
 use super::audit;
 use crate::context::Context;
@@ -42,7 +42,13 @@ const PAGE: usize = 500;
 
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     let (partition, found) = locate(context, &arguments.id).await?;
-    let mut view = Look { context, partition, intake: context.intake(), arguments };
+    let mut view = Look {
+        context,
+        partition,
+        store: context.store.narrowed_to(partition),
+        intake: context.intake(),
+        arguments,
+    };
     match (found, view.arguments.watch) {
         (Found::Job(_), false) => view.job().await.map(drop),
         (Found::Job(_), true) => view.watch_job().await,
@@ -55,13 +61,14 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
 struct Look<'c> {
     context: &'c Context,
     partition: &'c Partition,
+    store: Store,
     intake: Intake,
     arguments: Arguments,
 }
 
 impl Look<'_> {
     async fn run(&self) -> Result<RunView, Refusal> {
-        views::run(&self.context.store, self.intake.workflows(), &self.arguments.id).await
+        views::run(&self.store, self.intake.workflows(), &self.arguments.id).await
     }
 
     async fn show_run(&self) -> Outcome {
@@ -152,7 +159,7 @@ impl Look<'_> {
 
     /// Shows a job; tells its state.
     async fn job(&self) -> Outcome<String> {
-        let job = views::job(&self.context.store, None, &self.arguments.id).await?;
+        let job = views::job(&self.store, None, &self.arguments.id).await?;
         if self.context.output.is_json() {
             self.context.output.document(&job);
         } else {
@@ -165,7 +172,7 @@ impl Look<'_> {
     async fn watch_job(&self) -> Outcome {
         let mut shown = String::new();
         loop {
-            let job = views::job(&self.context.store, None, &self.arguments.id).await?;
+            let job = views::job(&self.store, None, &self.arguments.id).await?;
             if job.state != shown {
                 shown = self.job().await?;
             }

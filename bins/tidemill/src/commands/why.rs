@@ -24,9 +24,9 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     let why = match found {
         Found::Run | Found::Requested => {
             let intake = context.intake();
-            why::run(&context.store, intake.workflows(), &id).await?
+            why::run(&context.store.narrowed_to(partition), intake.workflows(), &id).await?
         }
-        Found::Job(_) => why::job(&context.store, None, &id).await?,
+        Found::Job(_) => why::job(&context.store.narrowed_to(partition), None, &id).await?,
     };
     let mut line = format!("{id} is {}: {}", why.state, printable(&why.why));
     if let Some(until) = why.until_ms {

@@ -39,7 +39,7 @@ pub(super) async fn replay(
     if letter.fields.is_empty() {
         return Err(Refused::Letter("its original fields are not kept".to_owned()));
     }
-    let part_of_run = letter.field("run");
+    let part_of_run = letter.field("run").and_then(|run| run.split(' ').next().map(str::to_owned));
     if let Some(run) = &part_of_run
         && partition.summaries(std::slice::from_ref(run)).await?.iter().all(|run| run.state.is_terminal())
     {

@@ -1,0 +1,18 @@
+//! The command against a real server: what it says, for people and as JSON, and how it ends.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what a test needs and does not get ends the test"
+)]
+
+mod cli;
+mod cron;
+mod dead;
+mod dev;
+mod jobs;
+mod manual;
+mod pool;
+mod runs;
+mod workflows;
