@@ -1,9 +1,12 @@
 //! `http.request`: one HTTP call, guarded, bounded and aborted when its future is dropped.
 
+mod chunked;
 mod connect;
 mod exchange;
 mod guard;
+mod head;
 mod pool;
+mod reader;
 mod request;
 mod response;
 mod settings;
@@ -11,19 +14,20 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{self, HeaderMap, HeaderName};
-use hyper::{Method, StatusCode};
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, StatusCode};
 use tidemill_tool::{Call, Context, ErrorClass, Payload, Tool, ToolError, ToolFuture};
 
 pub use connect::{Resolve, Resolved, SystemResolver};
 pub use settings::Settings;
 
-use crate::input::{self, Fixed};
+use crate::input::{self, Fixed, Prepared};
 use crate::secret;
 use connect::Connector;
-use exchange::{Answer, Hop, Transport};
+use exchange::{Hop, Transport};
 use guard::Guard;
 use pool::Pool;
+use reader::Answer;
 use request::{Input, Plan};
 
 /// What all tools made from `http.request` share: settings, guard and connections.
@@ -110,29 +114,31 @@ impl HttpRequest {
     }
 
     async fn run(self: Arc<Self>, call: Call) -> Result<Payload, ToolError> {
-        let prepared = input::prepare(&self.name, self.fixed.as_ref(), call.input)?;
-        let result = match input::read::<Input<'_>>(&self.name, &prepared.json)
-            .and_then(|input| input.plan(&self.client.settings, &call.context))
-        {
-            Ok(plan) => self.follow(plan).await,
+        let Prepared { json, secrets } = input::prepare(&self.name, self.fixed.as_ref(), call.input)?;
+        let plan = input::read::<Input<'_>>(&self.name, &json)
+            .and_then(|input| input.plan(&self.client.settings, &call.context));
+        // Not kept while the call waits.
+        drop((json, call.context));
+        let result = match plan {
+            Ok(mut plan) => self.follow(&mut plan).await,
             Err(error) => Err(error),
         };
-        if prepared.secrets.is_empty() {
+        if secrets.is_empty() {
             return result;
         }
         match result {
-            Ok(output) => Ok(secret::redact_payload(output, &prepared.secrets)),
-            Err(error) => Err(secret::redact_error(error, &prepared.secrets)),
+            Ok(output) => Ok(secret::redact_payload(output, &secrets)),
+            Err(error) => Err(secret::redact_error(error, &secrets)),
         }
     }
 
     /// Sends the request and whatever a redirect asks for, each hop checked like the first.
-    async fn follow(&self, mut plan: Plan) -> Result<Payload, ToolError> {
+    async fn follow(&self, plan: &mut Plan) -> Result<Payload, ToolError> {
         let mut redirects = 0;
         loop {
-            let answer = self.send(&plan).await?;
-            let Some(next) = redirect_target(&plan, &answer) else {
-                return finish(&plan, &answer);
+            let answer = self.send(plan).await?;
+            let Some(next) = redirect_target(plan, &answer) else {
+                return finish(plan, &answer);
             };
             if redirects == plan.max_redirects {
                 return Err(ToolError::new(
@@ -142,7 +148,7 @@ impl HttpRequest {
                 ));
             }
             redirects += 1;
-            self.redirect(&mut plan, answer.head.status, &next)?;
+            self.redirect(plan, answer.head.status, &next)?;
         }
     }
 
@@ -150,12 +156,13 @@ impl HttpRequest {
         let host = plan.url.host_str().unwrap_or_default();
         self.client.guard.check_host(host, plan.url.port_or_known_default().unwrap_or_default())?;
         let hop = Hop {
-            method: plan.method.clone(),
+            method: &plan.method,
             url: &plan.url,
             headers: &plan.headers,
-            body: plan.body.clone(),
+            body: &plan.body,
+            limit: plan.max_response_bytes,
         };
-        exchange::exchange(&self.client.transport, &self.client.guard, &hop, plan.max_response_bytes).await
+        exchange::exchange(&self.client.transport, &self.client.guard, &hop).await
     }
 
     /// Changes the plan into the request that the redirect asks for.
@@ -230,7 +237,7 @@ fn redirect_target(plan: &Plan, answer: &Answer) -> Option<String> {
     if !is_redirect || plan.expects(answer.head.status) {
         return None;
     }
-    answer.head.headers.get(header::LOCATION)?.to_str().ok().map(str::to_owned)
+    answer.head.get("location").map(str::to_owned)
 }
 
 /// Whether the request is repeated as it is: 307 and 308, and whatever had no body to lose.
@@ -258,5 +265,19 @@ fn drop_credentials(headers: &mut HeaderMap, fixed: Option<&Fixed>) {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             headers.remove(name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_call_takes_little_memory() -> Result<(), String> {
+        let tool = Arc::new(HttpRequest::new(Client::new(Settings::default())?));
+        let call = Call { input: Payload::json("{}"), context: Context::default() };
+        let bytes = size_of_val(&tool.run(call));
+        assert!(bytes <= 2_048, "the future of a call has {bytes} bytes");
+        Ok(())
     }
 }

@@ -40,13 +40,13 @@ mod sleep;
 #[cfg(feature = "template")]
 pub mod template;
 
+#[cfg(feature = "http")]
+pub use self::http::HttpRequest;
 pub use catalog::{Error, builtin};
 #[cfg(feature = "echo")]
 pub use echo::Echo;
 #[cfg(feature = "exec")]
 pub use exec::ExecRun;
-#[cfg(feature = "http")]
-pub use http::HttpRequest;
 #[cfg(feature = "jq")]
 pub use jq::JqTransform;
 pub use secret::{REDACTED, Secret};

@@ -8,10 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tidemill_tool::{ErrorClass, ToolError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,9 +20,6 @@ use url::{Host, Url};
 
 use super::guard::Guard;
 use super::settings::Settings;
-
-/// The most that is buffered of a response before it is taken, in bytes; the head must fit.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The addresses of a name, in the order to try them.
 pub type Resolved = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
@@ -56,13 +49,9 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// What drives a connection; nothing moves on it unless this is polled.
-pub(crate) type Driver = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
-
 /// An open connection, and the address it really leads to.
 pub(crate) struct Connection {
-    pub(crate) sender: http1::SendRequest<Full<Bytes>>,
-    pub(crate) driver: Driver,
+    pub(crate) stream: Stream,
     pub(crate) peer: IpAddr,
 }
 
@@ -85,7 +74,7 @@ impl Connector {
     }
 
     /// Opens a connection to the URL's origin, if the guard lets it.
-    pub(crate) async fn connect(&self, url: &Url, guard: &Guard) -> Result<Box<Connection>, ToolError> {
+    pub(crate) async fn connect(&self, url: &Url, guard: &Guard) -> Result<Connection, ToolError> {
         let origin = origin(url);
         match tokio::time::timeout(self.timeout, self.open(url, guard)).await {
             Ok(result) => result,
@@ -97,7 +86,7 @@ impl Connector {
         }
     }
 
-    async fn open(&self, url: &Url, guard: &Guard) -> Result<Box<Connection>, ToolError> {
+    async fn open(&self, url: &Url, guard: &Guard) -> Result<Connection, ToolError> {
         let tcp = self.open_tcp(url, guard).await?;
         let failed = |code: &'static str, what: &str, error: &dyn std::fmt::Display| {
             ToolError::new(ErrorClass::Connect, code, format!("{what} {} failed: {error}", origin(url)))
@@ -116,12 +105,7 @@ impl Connector {
         } else {
             Stream::Plain(tcp)
         };
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| failed("connect_failed", "connecting to", &error))?;
-        Ok(Box::new(Connection { sender, driver, peer }))
+        Ok(Connection { stream, peer })
     }
 
     async fn open_tcp(&self, url: &Url, guard: &Guard) -> Result<TcpStream, ToolError> {

@@ -1,185 +1,262 @@
 //! One request and its response on one connection.
 //!
-//! The connection is driven by the very task that waits for the response, not by a task of its own: dropping the call's
-//! future drops the connection and so aborts the request at once, and a call costs no hand-over between tasks.
+//! The task of the call itself moves the bytes: dropping the call's future drops the connection and so aborts the request
+//! at once, and a call costs no hand-over between tasks. While a call waits it holds no buffer: bytes are read onto the
+//! stack and kept only as the response that they make.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Body;
-use hyper::{Request, Response, body::Incoming};
+use bytes::Bytes;
+use http::{HeaderMap, Method};
 use tidemill_tool::{ErrorClass, ToolError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use url::Url;
 
-use super::connect::{Connection, Connector, Driver, origin};
+use super::connect::{Connection, Connector, Stream, origin};
 use super::guard::Guard;
 use super::pool::Pool;
+use super::reader::{Answer, Fault, Reader};
 
-/// What a response's head says, and its whole body.
-pub(crate) struct Answer {
-    pub(crate) head: hyper::http::response::Parts,
-    pub(crate) body: Bytes,
-}
-
-/// Polls the connection beside what waits for it.
-async fn driven<F: Future>(driver: &mut Driver, ended: &mut bool, future: F) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(output);
-        }
-        if !*ended && Pin::new(&mut *driver).poll(cx).is_ready() {
-            // How it ended is told to whoever waits for the response.
-            *ended = true;
-        }
-        future.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// Sends one request and reads the whole response, on a kept connection or a new one.
-pub(crate) async fn exchange(
-    transport: &Transport,
-    guard: &Guard,
-    hop: &Hop<'_>,
-    limit: usize,
-) -> Result<Answer, ToolError> {
-    let origin = origin(hop.url);
-    let mut request = hop.request()?;
-    let host = hop.url.host_str().unwrap_or_default();
-    let port = hop.url.port_or_known_default().unwrap_or_default();
-    while let Some(mut kept) = transport.pool.take(origin, |peer| guard.permits(host, port, peer)) {
-        if is_closed(&mut kept).await {
-            continue;
-        }
-        match send(&mut kept, request).await {
-            Ok((response, ended)) => return finish(transport, kept, (response, ended), hop, limit).await,
-            // Nothing of it was sent: the server closed the kept connection first.
-            Err((_, Some(unsent))) => request = unsent,
-            Err((error, None)) => return Err(broken(hop.url, &error)),
-        }
-    }
-    let mut connection = transport.connector.connect(hop.url, guard).await?;
-    match send(&mut connection, request).await {
-        Ok((response, ended)) => finish(transport, connection, (response, ended), hop, limit).await,
-        Err((error, _)) => Err(broken(hop.url, &error)),
-    }
-}
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What calls share: connections and how to make them.
 pub(crate) struct Transport {
     pub(crate) connector: Connector,
-    pub(crate) pool: std::sync::Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
 }
 
 /// One request of a call; a redirect makes another.
 pub(crate) struct Hop<'a> {
-    pub(crate) method: hyper::Method,
+    pub(crate) method: &'a Method,
     pub(crate) url: &'a Url,
-    pub(crate) headers: &'a hyper::HeaderMap,
-    pub(crate) body: Bytes,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a Bytes,
+    /// The most bytes of the response's body.
+    pub(crate) limit: usize,
 }
 
 impl Hop<'_> {
-    fn request(&self) -> Result<Request<Full<Bytes>>, ToolError> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            ToolError::invalid_input(format!("the request cannot be written: {error}"))
-        };
-        let target = self.url[url::Position::BeforePath..url::Position::AfterQuery].parse::<hyper::Uri>();
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = target.map_err(|error| unusable(&error))?;
-        *request.headers_mut() = self.headers.clone();
-        let host = hyper::header::HeaderValue::from_str(
-            &self.url[url::Position::BeforeHost..url::Position::AfterPort],
-        )
-        .map_err(|error| unusable(&error))?;
-        request.headers_mut().insert(hyper::header::HOST, host);
-        Ok(request)
-    }
-}
-
-/// Looks once whether the server has closed the connection meanwhile.
-async fn is_closed(connection: &mut Connection) -> bool {
-    poll_fn(|cx| Poll::Ready(Pin::new(&mut connection.driver).poll(cx).is_ready())).await
-        || !connection.sender.is_ready()
-}
-
-type Unsent = (hyper::Error, Option<Request<Full<Bytes>>>);
-
-async fn send(
-    connection: &mut Connection,
-    request: Request<Full<Bytes>>,
-) -> Result<(Response<Incoming>, bool), Unsent> {
-    let mut ended = false;
-    let response = connection.sender.try_send_request(request);
-    match driven(&mut connection.driver, &mut ended, response).await {
-        Ok(response) => Ok((response, ended)),
-        Err(mut error) => {
-            let unsent = error.take_message();
-            Err((error.into_error(), unsent))
+    /// The bytes before the body.
+    fn head(&self) -> Result<Vec<u8>, ToolError> {
+        let target = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
+        let host = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
+        // The URL parser leaves no such byte; a request that is split by one would be two.
+        if let Some(byte) = target.bytes().chain(host.bytes()).find(|byte| !byte.is_ascii_graphic()) {
+            return Err(unwritable(&format!("its URL holds the byte {byte:#04x}")));
         }
-    }
-}
-
-/// Reads the body and gives the connection back when it can carry another call.
-async fn finish(
-    transport: &Transport,
-    mut connection: Box<Connection>,
-    (response, mut ended): (Response<Incoming>, bool),
-    hop: &Hop<'_>,
-    limit: usize,
-) -> Result<Answer, ToolError> {
-    let (head, mut body) = response.into_parts();
-    if hop.method != hyper::Method::HEAD
-        && body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX)
-    {
-        return Err(too_large(hop.url, limit));
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = driven(&mut connection.driver, &mut ended, body.frame()).await {
-        let Ok(data) = frame.map_err(|error| broken(hop.url, &error))?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit {
-            return Err(too_large(hop.url, limit));
-        }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
+        let size: usize =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let mut head = Vec::with_capacity(size + target.len() + host.len() + 64);
+        write!(head, "{} {target} HTTP/1.1\r\nhost: {host}\r\n", self.method)
+            .map_err(|error| unwritable(&error))?;
+        for (name, value) in self.headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                head.extend_from_slice(part);
             }
-            rest.extend_from_slice(&data);
+        }
+        let tells_length =
+            !self.body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(self.method);
+        if tells_length {
+            write!(head, "content-length: {}\r\n", self.body.len()).map_err(|error| unwritable(&error))?;
+        }
+        head.extend_from_slice(b"\r\n");
+        Ok(head)
+    }
+
+    fn error(&self, fault: Fault) -> ToolError {
+        let origin = origin(self.url);
+        let (class, code, message) = match fault {
+            Fault::Malformed(why) => (
+                ErrorClass::BadContent,
+                "bad_response",
+                format!("{origin} did not answer in HTTP/1.1: {why}"),
+            ),
+            Fault::TooLarge => (
+                ErrorClass::BadContent,
+                "response_too_large",
+                format!(
+                    "{origin} answered with more than {} bytes; ask for less, or raise http_request.max_response_bytes",
+                    self.limit
+                ),
+            ),
+            Fault::Cut(cause) => {
+                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                let message =
+                    format!("the connection to {origin} broke before the whole response came{cause}");
+                (ErrorClass::Connect, "connection_broken", message)
+            }
+        };
+        ToolError::new(class, code, message)
+    }
+}
+
+fn unwritable(why: &dyn std::fmt::Display) -> ToolError {
+    ToolError::invalid_input(format!("the request cannot be written: {why}"))
+}
+
+/// Sends one request and reads the whole response, on a kept connection or a new one.
+///
+/// A server may close a kept connection just when a request is written to it. When no byte of a response came, the
+/// request goes once to a new connection, if none of it was sent or its method is idempotent (RFC 9112 §9.3.1); any
+/// other request may have been carried out, so its attempt fails. Nothing is repeated on a new connection.
+pub(crate) async fn exchange(
+    transport: &Transport,
+    guard: &Guard,
+    hop: &Hop<'_>,
+) -> Result<Answer, ToolError> {
+    let head = hop.head()?;
+    if let Some(mut kept) = take_kept(transport, guard, hop.url) {
+        let mut transfer = Transfer::new(head, hop);
+        match poll_fn(|cx| transfer.poll(&mut kept.stream, cx)).await {
+            Ok(()) => return conclude(transport, kept, transfer),
+            Err(Fault::Cut(_)) if transfer.may_be_repeated() => {}
+            Err(fault) => return Err(hop.error(fault)),
+        }
+        drop(kept);
+        return exchange_anew(transport, guard, hop, hop.head()?).await;
+    }
+    exchange_anew(transport, guard, hop, head).await
+}
+
+async fn exchange_anew(
+    transport: &Transport,
+    guard: &Guard,
+    hop: &Hop<'_>,
+    head: Vec<u8>,
+) -> Result<Answer, ToolError> {
+    // On the heap, so that the calls that wait for a response do not carry the room for connecting.
+    let mut connection = Box::pin(transport.connector.connect(hop.url, guard)).await?;
+    let mut transfer = Transfer::new(head, hop);
+    match poll_fn(|cx| transfer.poll(&mut connection.stream, cx)).await {
+        Ok(()) => conclude(transport, connection, transfer),
+        Err(fault) => Err(hop.error(fault)),
+    }
+}
+
+/// The freshest kept connection that still lives.
+fn take_kept(transport: &Transport, guard: &Guard, url: &Url) -> Option<Connection> {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    loop {
+        let mut kept = transport.pool.take(origin(url), |peer| guard.permits(host, port, peer))?;
+        if is_silent(&mut kept.stream) {
+            return Some(kept);
         }
     }
-    drop(body);
-    if !ended && !is_closed(&mut connection).await {
+}
+
+/// Looks once whether the server has closed the connection, or said what nobody asked for.
+fn is_silent(stream: &mut Stream) -> bool {
+    let mut byte = [0];
+    let mut buffer = ReadBuf::new(&mut byte);
+    Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+}
+
+/// Gives the connection back when it can carry another call.
+fn conclude(
+    transport: &Transport,
+    connection: Connection,
+    transfer: Transfer<'_>,
+) -> Result<Answer, ToolError> {
+    let Transfer { hop, is_flushed, reader, .. } = transfer;
+    let (answer, is_reusable) = reader.finish().ok_or_else(|| hop.error(Fault::Cut(None)))?;
+    if is_reusable && is_flushed {
         transport.pool.keep(origin(hop.url), connection);
     }
-    Ok(Answer { head, body: if rest.is_empty() { first } else { rest.freeze() } })
+    Ok(answer)
 }
 
-fn too_large(url: &Url, limit: usize) -> ToolError {
-    ToolError::new(
-        ErrorClass::BadContent,
-        "response_too_large",
-        format!(
-            "{} answered with more than {limit} bytes; ask for less, or raise http_request.max_response_bytes",
-            origin(url)
-        ),
-    )
+/// The state of one request on one connection.
+struct Transfer<'a> {
+    hop: &'a Hop<'a>,
+    /// Freed when it is sent.
+    head: Vec<u8>,
+    head_length: usize,
+    /// How much of head and body the connection has taken.
+    sent: usize,
+    is_flushed: bool,
+    /// Why writing ended; the server may have answered all the same.
+    write_error: Option<io::Error>,
+    reader: Reader,
 }
 
-fn broken(url: &Url, error: &hyper::Error) -> ToolError {
-    let origin = origin(url);
-    if error.is_parse() {
-        let message = format!("{origin} did not answer in HTTP/1.1: {error}");
-        return ToolError::new(ErrorClass::BadContent, "bad_response", message);
+impl<'a> Transfer<'a> {
+    fn new(head: Vec<u8>, hop: &'a Hop<'a>) -> Self {
+        Self {
+            hop,
+            head_length: head.len(),
+            head,
+            sent: 0,
+            is_flushed: false,
+            write_error: None,
+            reader: Reader::new(hop.limit),
+        }
     }
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let message = format!("the connection to {origin} broke before the whole response came: {error}{cause}");
-    ToolError::new(ErrorClass::Connect, "connection_broken", message)
+
+    /// Whether the request can go to another connection without being carried out twice.
+    fn may_be_repeated(&self) -> bool {
+        let is_idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE]
+            .contains(self.hop.method);
+        !self.reader.has_begun() && (self.sent == 0 || is_idempotent)
+    }
+
+    /// Writes and reads as far as the connection lets it: a server may answer before it has read the whole request.
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if !self.is_flushed && self.write_error.is_none() {
+            match self.poll_write(stream, cx) {
+                Poll::Ready(Ok(())) => {
+                    self.is_flushed = true;
+                    self.head = Vec::new();
+                }
+                Poll::Ready(Err(error)) => self.write_error = Some(error),
+                Poll::Pending => {}
+            }
+        }
+        self.poll_response(stream, cx)
+    }
+
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let total = self.head_length + self.hop.body.len();
+        while self.sent < total {
+            let head = self.head.get(self.sent..).unwrap_or_default();
+            let body = self.hop.body.get(self.sent.saturating_sub(self.head_length)..).unwrap_or_default();
+            let parts = [IoSlice::new(head), IoSlice::new(body)];
+            let parts = if head.is_empty() { &parts[1..] } else { &parts[..] };
+            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, parts))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    fn poll_response(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            if let Err(error) = ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+                return Poll::Ready(Err(self.cut(Some(error))));
+            }
+            if buffer.filled().is_empty() {
+                return Poll::Ready(self.reader.end().map_err(|fault| match fault {
+                    Fault::Cut(cause) => self.cut(cause),
+                    Fault::Malformed(_) | Fault::TooLarge => fault,
+                }));
+            }
+            if self.reader.feed(buffer.filled(), self.hop.method)? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// The break as its first cause tells it.
+    fn cut(&mut self, read_error: Option<io::Error>) -> Fault {
+        Fault::Cut(self.write_error.take().or(read_error))
+    }
 }

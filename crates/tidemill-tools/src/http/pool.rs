@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::connect::Connection;
 
 struct Kept {
-    connection: Box<Connection>,
+    connection: Connection,
     since: Instant,
 }
 
@@ -37,7 +37,7 @@ impl Pool {
     }
 
     /// The freshest connection to the origin whose address is permitted; none when all are stale.
-    pub(crate) fn take(&self, origin: &str, permits: impl Fn(IpAddr) -> bool) -> Option<Box<Connection>> {
+    pub(crate) fn take(&self, origin: &str, permits: impl Fn(IpAddr) -> bool) -> Option<Connection> {
         let mut inner = self.lock();
         let kept = inner.kept.get_mut(origin)?;
         while let Some(top) = kept.pop() {
@@ -49,7 +49,7 @@ impl Pool {
     }
 
     /// Keeps a connection that is ready for another call.
-    pub(crate) fn keep(self: &Arc<Self>, origin: &str, connection: Box<Connection>) {
+    pub(crate) fn keep(self: &Arc<Self>, origin: &str, connection: Connection) {
         if self.idle_timeout.is_zero() || self.max_per_origin == 0 {
             return;
         }

@@ -4,15 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{self, HeaderMap};
-use hyper::{Method, StatusCode};
+use http::{Method, StatusCode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tidemill_tool::{ErrorClass, Payload, ToolError};
 use url::Url;
 
-use super::exchange::Answer;
+use super::head::Head;
+use super::reader::Answer;
 use super::request::BodyKind;
 
 /// The longest wait that a service can ask for.
@@ -43,14 +43,22 @@ enum OutputBody<'a> {
 }
 
 /// Writes each header once, several values joined as HTTP joins them.
-struct Headers<'a>(&'a HeaderMap);
+struct Headers<'a>(&'a Head);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.keys_len()))?;
-        for name in self.0.keys() {
-            let values = self.0.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-            map.serialize_entry(name.as_str(), &values.collect::<Vec<_>>().join(", "))?;
+        let mut map = serializer.serialize_map(None)?;
+        for (index, (name, value)) in self.0.fields().enumerate() {
+            if self.0.fields().take(index).any(|(earlier, _)| earlier == name) {
+                continue;
+            }
+            let mut joined = String::from_utf8_lossy(value);
+            for further in self.0.fields().skip(index + 1).filter(|(known, _)| *known == name) {
+                let joined = joined.to_mut();
+                joined.push_str(", ");
+                joined.push_str(&String::from_utf8_lossy(further.1));
+            }
+            map.serialize_entry(name, &joined)?;
         }
         map.end()
     }
@@ -60,16 +68,15 @@ impl Serialize for Headers<'_> {
 pub(crate) fn output(answer: &Answer, kind: BodyKind, method: &Method) -> Result<Payload, ToolError> {
     let mut output = Output {
         status: answer.head.status.as_u16(),
-        headers: Headers(&answer.head.headers),
+        headers: Headers(&answer.head),
         body: None,
         body_base64: None,
     };
     let bytes = &answer.body[..];
-    let is_encoded =
-        answer.head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let is_encoded = answer.head.all("content-encoding").next().is_some_and(|coding| coding != b"identity");
     let wants_json = match kind {
         BodyKind::Json => true,
-        BodyKind::Auto => !is_encoded && !bytes.is_empty() && is_json(&answer.head.headers),
+        BodyKind::Auto => !is_encoded && !bytes.is_empty() && is_json(&answer.head),
         BodyKind::Text | BodyKind::Bytes => false,
     };
     if bytes.is_empty() && (*method == Method::HEAD || kind == BodyKind::Auto) {
@@ -97,10 +104,8 @@ fn bad_content(code: &'static str, message: String) -> ToolError {
     ToolError::new(ErrorClass::BadContent, code, message)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(content_type)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
-        return false;
-    };
+fn is_json(head: &Head) -> bool {
+    let Some(content_type) = head.get("content-type") else { return false };
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }
@@ -135,21 +140,18 @@ pub(crate) fn status_error(answer: &Answer, method: &Method, url: &Url) -> ToolE
     }
     let place = &url[..url::Position::AfterPath];
     ToolError::new(class, "http_status", format!("{method} {place} answered {status}{quoted}"))
-        .with_retry_after(retry_after(&answer.head.headers))
+        .with_retry_after(retry_after(&answer.head))
 }
 
 /// Reads `Retry-After`: seconds, or a date that is compared with the server's own `Date`.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(head: &Head) -> Option<Duration> {
+    let text = head.get("retry-after")?;
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     }
     let until = httpdate::parse_http_date(text).ok()?;
-    let now = headers
-        .get(header::DATE)
-        .and_then(|date| date.to_str().ok())
-        .and_then(|date| httpdate::parse_http_date(date).ok())
-        .unwrap_or_else(wall_clock);
+    let now =
+        head.get("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(wall_clock);
     Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
