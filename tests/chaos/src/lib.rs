@@ -1,0 +1,1 @@
+//! The built programs while things break: see `tests/it`.
