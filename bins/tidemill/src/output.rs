@@ -71,6 +71,24 @@ impl Output {
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
     }
 
+    /// Draws a picture in the place of the one before, which had so many lines; gives its own. Long lines are cut by the terminal, and
+    /// what is higher than the screen at its end, for the place of what has scrolled away cannot be found again.
+    pub(crate) fn redraw(self, picture: &str, before: usize) -> usize {
+        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row));
+        let most = rows.saturating_sub(1).max(2);
+        let total = picture.lines().count();
+        let (back, mut lines) = (if before == 0 { String::new() } else { format!("\u{1b}[{before}A") }, 0);
+        let mut text = format!("{back}\u{1b}[J\u{1b}[?7l");
+        for line in picture.lines().take(most) {
+            lines += 1;
+            text.push_str(if lines == most && total > most { "…" } else { line });
+            text.push('\n');
+        }
+        text.push_str("\u{1b}[?7h");
+        self.text(&text);
+        lines
+    }
+
     /// Writes one line.
     pub(crate) fn line(self, line: impl AsRef<str>) {
         self.text(&format!("{}\n", line.as_ref()));

@@ -4,6 +4,7 @@ mod replay;
 
 use std::collections::HashSet;
 
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tidemill_store::{Letter, Partition};
 
@@ -67,6 +68,8 @@ pub(crate) struct Selection {
 
 /// Letters in one read.
 const PAGE: usize = 500;
+/// Letters held at once while all are worked on.
+const BULK_PAGE: usize = 100;
 
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
@@ -236,71 +239,118 @@ enum Doing {
     Drop,
 }
 
-async fn selected<'c>(context: &'c Context, selection: &Selection) -> Outcome<Vec<Found<'c>>> {
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    for id in &selection.ids {
-        let one = find(context, id).await?;
-        if seen.insert(one.name(context)) {
-            found.push(one);
-        }
-    }
-    if selection.ids.is_empty() {
-        let code = selection.code.as_deref();
-        for partition in context.store.partitions() {
-            found.extend(
-                read(partition, usize::MAX, |letter| code.is_none_or(|code| code == letter.code)).await?,
-            );
-        }
-    }
-    Ok(found)
+/// What was done so far.
+#[derive(Default)]
+struct Tally {
+    looked_at: u64,
+    chosen: u64,
+    done: u64,
+    refused: Vec<String>,
 }
 
 async fn each(context: &Context, selection: Selection, doing: Doing) -> Outcome {
-    let found = selected(context, &selection).await?;
     let (verb, done) = match doing {
         Doing::Replay => ("replaying", "replayed"),
         Doing::Drop => ("dropping", "dropped"),
     };
-    let (mut count, mut refused) = (0_u64, Vec::new());
-    let bar = progress::bar(context.output, verb, found.len() as u64);
-    for found in &found {
-        let name = found.name(context);
-        let outcome = match (doing, selection.dry_run) {
-            (Doing::Replay, dry_run) => replay::replay(context, found, dry_run).await,
+    let mut work = Work { context, doing, done, selection, tally: Tally::default() };
+    if work.selection.ids.is_empty() {
+        let mut all = 0;
+        for partition in context.store.partitions() {
+            all += partition.letter_count().await?;
+        }
+        let bar = progress::bar(context.output, verb, all);
+        for partition in context.store.partitions() {
+            work.all_of(partition, &bar).await?;
+        }
+        bar.finish_and_clear();
+    } else {
+        work.named().await?;
+    }
+    work.end()
+}
+
+struct Work<'c> {
+    context: &'c Context,
+    doing: Doing,
+    done: &'static str,
+    selection: Selection,
+    tally: Tally,
+}
+
+impl<'c> Work<'c> {
+    async fn named(&mut self) -> Outcome {
+        let mut seen = HashSet::new();
+        for id in std::mem::take(&mut self.selection.ids) {
+            let found = find(self.context, &id).await?;
+            if seen.insert(found.name(self.context)) {
+                self.one(&found, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Page by page, for letters may be large and many; up to now, for what is replayed may die again meanwhile.
+    async fn all_of(&mut self, partition: &'c Partition, bar: &ProgressBar) -> Outcome {
+        let (now_ms, mut after) = (partition.now_ms().await?, None::<String>);
+        loop {
+            let page = partition.letters(after.as_deref(), BULK_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.letter.clone());
+            for letter in page {
+                let died_ms = letter.letter.split_once('-').and_then(|(ms, _)| ms.parse::<u64>().ok());
+                if died_ms.is_some_and(|died_ms| died_ms > now_ms) {
+                    return Ok(());
+                }
+                self.tally.looked_at += 1;
+                bar.inc(1);
+                if self.selection.code.as_ref().is_none_or(|code| *code == letter.code) {
+                    self.one(&Found { partition, letter }, false).await?;
+                }
+            }
+        }
+    }
+
+    async fn one(&mut self, found: &Found<'_>, alone: bool) -> Outcome {
+        let (name, dry_run) = (found.name(self.context), self.selection.dry_run);
+        self.tally.chosen += 1;
+        let outcome = match (self.doing, dry_run) {
+            (Doing::Replay, dry_run) => replay::replay(self.context, found, dry_run).await,
             (Doing::Drop, true) => Ok(Some(found.work())),
             (Doing::Drop, false) => {
                 Ok(found.partition.drop_letter(&found.letter.letter).await?.then(|| found.work()))
             }
         };
-        bar.inc(1);
-        match outcome {
-            Ok(Some(id)) => {
-                count += 1;
-                told(context, (&name, &id), (done, selection.dry_run), selection.ids.is_empty());
-            }
+        let id = match outcome {
+            Ok(Some(id)) => id,
             // somebody else was faster
-            Ok(None) => {}
-            Err(replay::Refused::Letter(why)) => refused.push(format!("{name}: {why}")),
+            Ok(None) => return Ok(()),
             Err(replay::Refused::Redis(error)) => return Err(error),
+            Err(replay::Refused::Letter(why)) => {
+                self.tally.refused.push(format!("{name}: {why}"));
+                return Ok(());
+            }
+        };
+        self.tally.done += 1;
+        let (output, done) = (self.context.output, self.done);
+        if output.is_json() {
+            output.document(&json!({ "letter": name, "id": id, "state": done, "dry_run": dry_run }));
+        } else if dry_run || alone {
+            let would = if dry_run { "would be " } else { "" };
+            output.line(format!("{name} {would}{done} ({id})"));
         }
-    }
-    bar.finish_and_clear();
-    if !context.output.is_json() && selection.ids.is_empty() {
-        let would = if selection.dry_run { "would be " } else { "" };
-        context.output.line(format!("{count} of {} dead letters {would}{done}", found.len()));
-    }
-    if refused.is_empty() {
         Ok(())
-    } else {
-        Err(Error::failed("not_replayed", format!("not replayed:\n{}", refused.join("\n"))))
     }
-}
 
-fn told(context: &Context, (letter, id): (&str, &str), (done, dry_run): (&str, bool), many: bool) {
-    if context.output.is_json() {
-        context.output.document(&json!({ "letter": letter, "id": id, "state": done, "dry_run": dry_run }));
-    } else if dry_run || !many {
-        let would = if dry_run { "would be " } else { "" };
-        context.output.line(format!("{letter} {would}{done} ({id})"));
+    fn end(self) -> Outcome {
+        let Tally { looked_at, chosen, done: count, refused } = self.tally;
+        if !self.context.output.is_json() && (looked_at > 0 || chosen == 0) {
+            let would = if self.selection.dry_run { "would be " } else { "" };
+            self.context.output.line(format!("{count} of {chosen} dead letters {would}{}", self.done));
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(Error::failed("not_replayed", format!("not replayed:\n{}", refused.join("\n"))))
     }
 }

@@ -87,11 +87,10 @@ impl Look<'_> {
         loop {
             let (run, now_ms) = (self.run().await?, self.partition.now_ms().await?);
             let picture = self.picture(&run, now_ms);
-            // up to where the last picture began, and everything below it away
-            let back = if lines == 0 { String::new() } else { format!("\u{1b}[{lines}A\u{1b}[J") };
-            self.context.output.text(&(back + &picture));
-            lines = picture.lines().count();
+            lines = self.context.output.redraw(&picture, lines);
             if has_ended(&run) {
+                // once more, as it would be shown now: nothing of it cut
+                self.context.output.text(&format!("\u{1b}[{lines}A\u{1b}[J{picture}"));
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;

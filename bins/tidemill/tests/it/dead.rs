@@ -104,6 +104,20 @@ async fn a_replayed_job_goes_on_under_its_id_and_is_no_repetition() {
 }
 
 #[tokio::test]
+async fn replaying_all_ends_although_what_is_replayed_dies_again() {
+    let (server, cli) = idle().await;
+    write(&server, &[("unknown_tool", "nothing"); 250]).await;
+    let _engines = crate::cli::engines(&server, 1).await;
+    let said = cli.run(&["dead", "replay", "--all"]).await.ok();
+    assert_eq!(said, "250 of 250 dead letters replayed\n");
+    let again = async || match server.cli(&["XLEN", "tm:{0}:dead"]).await.unwrap().trim() {
+        "250" => Ok(()),
+        other => Err(other.to_owned()),
+    };
+    tidemill_testkit::wait_for(SOON, "all to have died again", again).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_run_is_replayed_as_a_new_run_with_its_input() {
     let (server, _engines, cli) = pool().await;
     let fails = "name: fails\nsteps:\n  - id: check\n    tool: jq.transform\n    retry: { max_attempts: 1 }\n    with: { input: \"${ .input }\", filter: 'error(\"no\")' }\n";

@@ -107,3 +107,17 @@ async fn a_file_in_the_folder_s_place_is_refused() {
     assert_eq!(process.wait(SOON).await.unwrap().code(), Some(1));
     assert!(process.output().contains("--dir"), "{}", process.output());
 }
+
+#[tokio::test]
+async fn a_redis_that_is_named_and_not_there_is_told_without_its_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "redis://:hunter2@127.0.0.1:1/0";
+    let mut process = dev(&dir.path().join("none")).env("TIDEMILL_REDIS_URL", url).start().unwrap();
+    assert_eq!(process.wait(SOON).await.unwrap().code(), Some(4));
+    let text = process.output();
+    assert!(
+        text.contains("cannot use Redis at redis://:***@127.0.0.1:1/0") && !text.contains("hunter2"),
+        "{text}"
+    );
+    assert!(!dir.path().join("none").exists(), "no private server, no folder");
+}
