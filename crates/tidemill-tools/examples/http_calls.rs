@@ -52,8 +52,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = [0; 2048];
     while stream.read(&mut request).await? > 0 {
-        // The timer rounds up to the next millisecond.
-        tokio::time::sleep(Duration::from_micros(99_000)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         stream.write_all(ANSWER).await?;
     }
     Ok(())
