@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use process::Program;
 pub(crate) use redis_server::free_port;
-pub(crate) use settings::write as write_settings;
+pub(crate) use settings::{CALL_TIMEOUT_MS, write as write_settings};
 
 /// How long programs get to come up.
 const STARTING: Duration = Duration::from_secs(20);

@@ -11,7 +11,9 @@ pub(crate) const NAMESPACE: &str = "tm";
 /// Endpoints of the vendor that are called by GET.
 const LOOKUPS: [&str; 3] = ["climate", "daylight", "port"];
 /// How many programs one worker runs at once; they need a processor, where calls only wait.
-const MAX_PROGRAMS: usize = 32;
+const MAX_PROGRAMS: usize = 16;
+/// After so long a call to the vendor is given up, in milliseconds.
+pub(crate) const CALL_TIMEOUT_MS: u64 = 1_000;
 
 /// Writes the file; `vendor` gives the URL of an endpoint.
 ///
@@ -47,7 +49,7 @@ fn vendor_tool(with: &Value) -> Value {
     json!({
         "kind": "http.request",
         "with": with,
-        "timeout_ms": 1_000,
+        "timeout_ms": CALL_TIMEOUT_MS,
         "retry": { "max_attempts": 6, "base_ms": 100, "max_ms": 2_000 },
     })
 }

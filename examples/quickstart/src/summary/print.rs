@@ -75,7 +75,11 @@ pub(crate) fn text(summary: &Summary, folder: &Path) -> String {
     let mut add = |name: &str, value: &str| line(&mut text, name, value);
     add("runs", &by_state(&summary.runs));
     add("steps", &by_state(&summary.steps));
-    add("attempts", &format!("{}, {} of them retries", grouped(summary.attempts), grouped(summary.retries)));
+    let (attempts, retries) = (grouped(summary.attempts), grouped(summary.retries));
+    add(
+        "attempts",
+        &format!("{attempts}, {retries} of them retries; {} in all, side by side", seconds(summary.step_ms)),
+    );
     add("dead letters", &grouped(summary.dead_letters.len() as u64));
     for letter in summary.dead_letters.iter().take(SHOWN_LETTERS) {
         add("", &format!("{}: {}: {}", letter.id, letter.code, letter.reason));
@@ -86,7 +90,7 @@ pub(crate) fn text(summary: &Summary, folder: &Path) -> String {
     add(
         "speed",
         &format!(
-            "{} here, {} one call after the other: {:.1} times as fast",
+            "{} here; waiting for the vendor alone, call after call, takes {}: {:.1} times as fast",
             seconds(summary.wall_ms),
             seconds(summary.sequential_ms),
             summary.speed_up()

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tidemill_runtime::clock::milliseconds;
 
-use super::Fault;
+use super::{Fault, LATENCY};
 
 /// Calls by idempotency key. One owner, the vendor; connections call in.
 #[derive(Debug)]
@@ -43,6 +44,14 @@ impl VendorCounts {
     /// Calls that were made to fail.
     pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// How long one caller would wait who makes all these calls one after the other, in milliseconds: the vendor's latency for
+    /// each, and for those without an answer the time after which they are given up.
+    pub(crate) fn sequential_ms(&self, timeout_ms: u64) -> u64 {
+        let latency_ms = milliseconds(LATENCY);
+        let forgotten = self.failed.get(&Fault::Forgotten).copied().unwrap_or(0);
+        self.calls * latency_ms + forgotten * timeout_ms.saturating_sub(latency_ms)
     }
 }
 
@@ -85,7 +94,14 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::Ledger;
+    use super::{Fault, Ledger, VendorCounts};
+
+    #[test]
+    fn waiting_for_the_vendor_adds_up() {
+        let failed = [(Fault::Cut, 5), (Fault::Forgotten, 2)].into();
+        let counts = VendorCounts { calls: 100, failed, ..VendorCounts::default() };
+        assert_eq!(counts.sequential_ms(1_000), 98 * 100 + 2 * 1_000);
+    }
 
     #[test]
     fn asking_again_after_a_success_is_counted() {
