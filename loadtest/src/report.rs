@@ -46,6 +46,7 @@ impl Unit {
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::PerSecond => format!("{}/s", grouped(value)),
+            Self::Share if value < 0.01 => format!("{:.2} %", value * 100.0),
             Self::Share => format!("{:.1} %", value * 100.0),
             Self::Milliseconds if value >= 100.0 => format!("{} ms", grouped(value)),
             Self::Milliseconds => format!("{value:.2} ms"),
@@ -183,6 +184,7 @@ mod tests {
         let text = report.markdown();
         assert!(text.contains("| drain | **1,000/s** (20/s to 1,234,567/s) |  | more |"), "{text}");
         assert!(text.contains("| share |  | 75.6 % |  |"), "{text}");
+        assert_eq!(Unit::Share.show(0.000_42), "0.04 %", "what an idle program needs is not nothing");
     }
 
     #[test]

@@ -145,7 +145,7 @@ def a_cancelled_job_stops(language):
         language.on(pool)
         pool.add("jobs:own", tool="text.reverse", input={"text": "abc", "after_ms": 60000}, id="long", reply_to=REPLIES)
         until("the job is claimed", lambda: pool.held("own"))
-        keys = [PREFIX + name for name in ("jobs:own", "due:own", "deferred:own", "cancelled")]
+        keys = [PREFIX + name for name in ("jobs:own", "due:own", "deferred:own", "cancelled", "result:long")]
         assert pool.db.function("tm1_cancel", keys, ["long", "workers", "test"]) == "requested"
         result = pool.result(REPLIES)
         assert result["state"] == "cancelled" and result["error"]["code"] == "cancelled" and result["output"] is None, result

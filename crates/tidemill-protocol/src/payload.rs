@@ -43,13 +43,38 @@ pub enum PayloadError {
     /// The bytes are not `MessagePack` of the wanted shape.
     #[error("the payload is not the expected MessagePack: {0}")]
     MsgPackDecode(#[from] rmp_serde::decode::Error),
+    /// It nests too deep.
+    #[error("it nests more than {MAX_DEPTH} arrays and objects into each other")]
+    TooDeep,
     /// The value cannot be written as `MessagePack`.
     #[error("the value cannot be written as MessagePack: {0}")]
     MsgPackEncode(#[from] rmp_serde::encode::Error),
 }
 
-/// How deep a `MessagePack` input may nest; the decoder's own bound (1,024) is larger than a small stack.
-const MAX_MSGPACK_DEPTH: usize = 128;
+/// How deep an input may nest: what reads it later, here or in another language, need not survive more.
+const MAX_DEPTH: usize = 128;
+
+/// How deep well-formed JSON nests. Text too short to be too deep is not looked at.
+fn depth_of(json: &[u8]) -> usize {
+    if json.len() <= 2 * MAX_DEPTH {
+        return 0;
+    }
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
 
 impl Payload {
     /// JSON text that is already known to be well-formed.
@@ -93,7 +118,7 @@ impl Payload {
             Encoding::Json => Ok(serde_json::from_slice(&self.bytes)?),
             Encoding::MsgPack => {
                 let mut decoder = rmp_serde::Deserializer::from_read_ref(&self.bytes);
-                decoder.set_max_depth(MAX_MSGPACK_DEPTH);
+                decoder.set_max_depth(MAX_DEPTH);
                 Ok(T::deserialize(&mut decoder)?)
             }
         }
@@ -110,10 +135,13 @@ impl Payload {
                 // the scan looks at no byte inside a string
                 let text = std::str::from_utf8(&self.bytes)?;
                 serde_json::from_str::<IgnoredAny>(text)?;
+                if depth_of(&self.bytes) > MAX_DEPTH {
+                    return Err(PayloadError::TooDeep);
+                }
             }
             Encoding::MsgPack => {
                 let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(&self.bytes));
-                decoder.set_max_depth(MAX_MSGPACK_DEPTH);
+                decoder.set_max_depth(MAX_DEPTH);
                 IgnoredAny::deserialize(&mut decoder)?;
                 let read = decoder.position();
                 if usize::try_from(read).ok() != Some(self.bytes.len()) {
@@ -163,5 +191,19 @@ impl Payload {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Payload;
+
+    #[test]
+    fn what_nests_too_deep_is_refused_and_brackets_in_strings_do_not_count() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Payload::json(nested(128)).check().is_ok());
+        assert!(Payload::json(nested(129)).check().is_err());
+        let text = format!("[\"{}\\\"{}\"]", "[".repeat(200), "{".repeat(200));
+        assert!(Payload::json(text).check().is_ok());
     }
 }

@@ -79,42 +79,38 @@ impl Work {
 }
 
 impl RunPart {
+    /// The field `run` reads `<run> <workflow>`, with `<step>` and for an item `<item>` behind it; other fields are rare.
     fn read(fields: &[(Bytes, Bytes)]) -> Result<Self, Malformed> {
         let find = |name: &str| {
-            let value =
-                fields.iter().find(|(field, _)| &**field == name.as_bytes()).map(|(_, value)| &**value);
+            let value = fields.iter().find(|(field, _)| &**field == name.as_bytes()).map(|(_, value)| &**value);
             value.map(|value| std::str::from_utf8(value).map_err(|_| bad(name))).transpose()
         };
-        let index = |name: &str| find(name)?.map(|v| v.parse::<u32>().map_err(|_| bad(name))).transpose();
-        let step = index("step")?;
-        let part = if find("finish")?.is_some() {
-            Part::Finish
-        } else if let Some(origin) = find("fan")? {
-            let origin = if origin == "roots" { None } else { Some(origin.parse().map_err(|_| bad("fan"))?) };
-            Part::Fan {
-                origin,
-                from: index("from")?.ok_or_else(|| bad("from"))?,
-                mode: find("mode")?.unwrap_or_default().to_owned(),
-            }
-        } else {
-            let step = step.ok_or_else(|| bad("step"))?;
-            if find("gather")?.is_some() {
-                Part::Gather { step }
-            } else if let Some(item) = find("item")? {
-                Part::Item { step, item: item.parse().map_err(|_| bad("item"))? }
-            } else {
-                Part::Step { step }
+        let number = |name: &str| find(name)?.map(|v| v.parse::<u32>().map_err(|_| bad(name))).transpose();
+        let mut words = find("run")?.ok_or_else(|| bad("run"))?.split(' ');
+        let (Some(run), Some(workflow)) = (words.next(), words.next()) else { return Err(bad("run")) };
+        let step = words.next().map(|step| step.parse::<u32>().map_err(|_| bad("run"))).transpose()?;
+        let item = words.next().map(|item| item.parse::<u64>().map_err(|_| bad("run"))).transpose()?;
+        let part = match (step, item) {
+            (Some(step), Some(item)) => Part::Item { step, item },
+            (Some(step), None) if find("gather")?.is_some() => Part::Gather { step },
+            (Some(step), None) => Part::Step { step },
+            (None, _) if find("finish")?.is_some() => Part::Finish,
+            (None, _) => {
+                let origin = find("fan")?.ok_or_else(|| bad("fan"))?;
+                Part::Fan {
+                    origin: if origin == "roots" { None } else { Some(origin.parse().map_err(|_| bad("fan"))?) },
+                    from: number("from")?.ok_or_else(|| bad("from"))?,
+                    mode: find("mode")?.unwrap_or_default().to_owned(),
+                }
             }
         };
         Ok(Self {
-            run: find("run")?.ok_or_else(|| bad("run"))?.to_owned(),
-            workflow: find("wf")?.ok_or_else(|| bad("wf"))?.to_owned(),
+            run: run.to_owned(),
+            workflow: workflow.to_owned(),
             part,
-            attempt: index("attempt")?.unwrap_or(1),
-            deaths: index("_deaths")?.unwrap_or(0),
-            first_attempt_ms: find("_first_ms")?
-                .map(|v| v.parse().map_err(|_| bad("_first_ms")))
-                .transpose()?,
+            attempt: number("attempt")?.unwrap_or(1),
+            deaths: number("_deaths")?.unwrap_or(0),
+            first_attempt_ms: find("_first_ms")?.map(|v| v.parse().map_err(|_| bad("_first_ms"))).transpose()?,
         })
     }
 }

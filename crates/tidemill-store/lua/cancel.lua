@@ -1,17 +1,32 @@
 -- Cancels a plain job: at once while it waits, else by asking whoever runs it (workers learn of it with their next beat).
+-- A job that is gone at once leaves the result that it asked to be kept.
 -- Replies: 'cancelled' | 'requested'.
+local function keep_cancelled(fields, id, result, now)
+  local ttl_ms = fields and field(fields, 'result_ttl_ms')
+  if ttl_ms and string.match(ttl_ms, '^%d+$') and ttl_ms ~= '0' then
+    local head = '{"id":"' .. id .. '","state":"cancelled","output":null,"error":{"code":"cancelled","message":"cancelled before it began"},"attempts":0'
+    redis.call('SET', result, head .. ',"finished_at_ms":' .. now .. '}', 'PX', ttl_ms)
+  end
+end
+
 local function cancel(keys, args)
-  local stream, due, deferred, cancelled = unpack(keys)
+  local stream, due, deferred, cancelled, result = unpack(keys)
   local id, group, reason = unpack(args)
   local now = now_ms()
   redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', minus(now, '86400000'))
   if redis.call('ZREM', due, 'j:' .. id) == 1 then
+    local packed = redis.call('HGET', deferred, 'j:' .. id)
     redis.call('HDEL', deferred, 'j:' .. id)
+    keep_cancelled(packed and cmsgpack.unpack(packed), id, result, now)
     return 'cancelled'
   end
   if string.match(id, '^%d+%-%d+$') then
     local held = redis.pcall('XPENDING', stream, group, id, id, '1')
-    if (held.err or #held == 0) and redis.call('XDEL', stream, id) == 1 then return 'cancelled' end
+    local fields = (held.err or #held == 0) and fields_of(stream, id)
+    if fields and not field(fields, 'run') and redis.call('XDEL', stream, id) == 1 then
+      keep_cancelled(fields, id, result, now)
+      return 'cancelled'
+    end
   end
   redis.call('ZADD', cancelled, now, id)
   return 'requested'

@@ -22,9 +22,11 @@ local function defer_step(o, run, audit, records, who, now, due)
 end
 
 local function defer(keys, args)
-  local stream, due, deferred = unpack(keys, 1, 3)
-  local group, who, entries = unpack(args, 1, 3)
-  local now, replies, arg = now_ms(), {}, 4
+  local stream, due, deferred, queues = unpack(keys, 1, 4)
+  local group, who, queue, entries = unpack(args, 1, 4)
+  local now, replies, arg = now_ms(), {}, 5
+  -- whoever promotes looks at known queues only
+  redis.call('SADD', queues, queue)
   for i = 1, tonumber(entries) do
     local o, member, in_ms, at_ms, why, changes = {}, nil, nil, nil, nil, nil
     o.entry, member, in_ms, at_ms, o.state, why, o.slot, o.name, o.ran_ms, o.attempt, changes = unpack(args, arg, arg + 10)
@@ -39,7 +41,7 @@ local function defer(keys, args)
       redis.call('XDEL', stream, o.entry)
       local at = at_ms ~= '0' and at_ms or plus(now, in_ms)
       local reply = 1
-      if o.slot ~= '' then reply = defer_step(o, keys[1 + i * 3], keys[2 + i * 3], keys[3 + i * 3], who, now, at) end
+      if o.slot ~= '' then reply = defer_step(o, keys[2 + i * 3], keys[3 + i * 3], keys[4 + i * 3], who, now, at) end
       if reply == 1 then
         if o.slot == '' then replaced._entry = field(fields, '_entry') or o.entry end
         redis.call('HSET', deferred, member, cmsgpack.pack(with_fields(fields, replaced)))

@@ -19,7 +19,7 @@ local function expand(keys, args)
   put(change, 'h' .. step, 0)
   local records = {}
   for i = 0, tonumber(first) - 1 do
-    local own = redis.call('XADD', target, '*', 'run', id, 'wf', workflow, 'step', step, 'item', i, 'attempt', '1')
+    local own = redis.call('XADD', target, '*', 'run', id .. ' ' .. workflow .. ' ' .. step .. ' ' .. i)
     records[#records + 1] = 's' .. i
     records[#records + 1] = record('ready', '1', now, '-', '-', '-', own, queue)
     note(change, name .. '[' .. i .. ']', 'pending', 'ready', now, '1', '-')

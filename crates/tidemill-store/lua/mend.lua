@@ -9,7 +9,7 @@ local function mend(keys, args)
   local found = redis.call('HMGET', run, 'st', 'q')
   if not found[1] or RUN_ENDED[found[1]] or found[2] ~= seen then return 0 end
   if steps == '0' then
-    redis.call('XADD', stream, '*', 'run', id, 'wf', workflow, 'finish', '1')
+    redis.call('XADD', stream, '*', 'run', id .. ' ' .. workflow, 'finish', '1')
     return 1
   end
   local change, added = open_change(run, audit, now_ms(), found[2]), 0

@@ -11,8 +11,9 @@ local function repair(keys, args)
   if redis.call('ZSCORE', due, member) then return 0 end
   local now, change = now_ms(), nil
   change = open_change(run, audit, now, found[2])
-  local fields = { 'run', id, 'wf', workflow, 'step', step, 'attempt', was.attempt }
-  if item ~= '' then fields[9], fields[10] = 'item', item end
+  local part = id .. ' ' .. workflow .. ' ' .. step
+  if item ~= '' then part = part .. ' ' .. item end
+  local fields = { 'run', part, 'attempt', was.attempt }
   if was.state == 'running' then fields[#fields + 1], fields[#fields + 2] = 'gather', '1' end
   local entry = redis.call('XADD', stream, '*', unpack(fields))
   if was.state ~= 'ready' and was.state ~= 'running' then note(change, name, was.state, 'ready', now, was.attempt, who) end

@@ -14,14 +14,14 @@ end
 local function note(change, subject, from, to, at, attempt, who)
   change.seq = change.seq + 1
   local m = change.m
-  change.log[m + 1] = change.seq
+  change.log[m + 1] = whole(change.seq)
   change.log[m + 2] = subject .. ' ' .. from .. ' ' .. to .. ' ' .. at .. ' ' .. attempt .. ' ' .. who
   change.m = m + 2
 end
 
 local function write_change(change)
   if change.m > 0 then
-    put(change, 'q', change.seq)
+    put(change, 'q', whole(change.seq))
     redis.call('XADD', change.audit, '*', unpack(change.log))
   end
   if change.n > 0 then redis.call('HSET', change.run, unpack(change.set)) end
@@ -42,7 +42,7 @@ end
 
 -- pending -> ready: the entry goes to the step's queue and its id into the record.
 local function dispatch(change, run_id, workflow, step, name, stream, queue)
-  local entry = redis.call('XADD', stream, '*', 'run', run_id, 'wf', workflow, 'step', step, 'attempt', '1')
+  local entry = redis.call('XADD', stream, '*', 'run', run_id .. ' ' .. workflow .. ' ' .. step)
   put(change, 's' .. step, record('ready', '1', change.now, '-', '-', '-', entry, queue))
   note(change, name, 'pending', 'ready', change.now, '1', '-')
 end

@@ -19,12 +19,13 @@ local function go_on(change, o, items, target, found)
   put(change, 'g' .. o.step, gone)
   local was, stopped = parse_record(found[7]), failed > tonumber(o.tolerate) or RUN_ENDED[found[1]]
   if not stopped and used < total then
-    local own = redis.call('XADD', target, '*', 'run', o.id, 'wf', o.workflow, 'step', o.step, 'item', used, 'attempt', '1')
+    local own = redis.call('XADD', target, '*', 'run', o.id .. ' ' .. o.workflow .. ' ' .. o.step .. ' ' .. used)
     redis.call('HSET', items, 's' .. used, record('ready', '1', change.now, '-', '-', '-', own, was.queue))
     note(change, o.name .. '[' .. used .. ']', 'pending', 'ready', change.now, '1', '-')
     put(change, 'u' .. o.step, used + 1)
   elseif gone == used then
-    local own = redis.call('XADD', target, '*', 'run', o.id, 'wf', o.workflow, 'step', o.step, 'gather', '1', 'attempt', was.attempt)
+    local own = redis.call('XADD', target, '*', 'run', o.id .. ' ' .. o.workflow .. ' ' .. o.step, 'gather', '1',
+      'attempt', was.attempt)
     put(change, 's' .. o.step, record('running', was.attempt, was.ready, was.started, '-', was.who, own, was.queue))
   end
 end

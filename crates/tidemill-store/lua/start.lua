@@ -37,7 +37,7 @@ local function start(keys, args)
         dispatch(change, id, workflow, step, name, keys[2 + target], args[4 + target])
       end
       if more ~= '' then
-        redis.call('XADD', keys[3], '*', 'run', id, 'wf', workflow, 'fan', 'roots', 'from', more)
+        redis.call('XADD', keys[3], '*', 'run', id .. ' ' .. workflow, 'fan', 'roots', 'from', more)
       end
       redis.call('ZADD', live, deadline_ms == '0' and '+inf' or plus(now, deadline_ms), id)
       write_change(change)

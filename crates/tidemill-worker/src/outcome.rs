@@ -89,7 +89,25 @@ pub(crate) struct RunRef {
     pub(crate) id: Arc<str>,
     pub(crate) workflow: Arc<str>,
     pub(crate) plan: Arc<Plan>,
+    /// The queue that was asked for, in place of the workflow's.
+    pub(crate) queue: Option<Arc<str>>,
+    /// How long the run is kept after its end, in milliseconds.
+    pub(crate) retention_ms: u64,
+    /// Whether somebody wants the run's result.
+    pub(crate) publishes: bool,
     pub(crate) reply_to: Option<Arc<str>>,
+}
+
+impl RunRef {
+    /// The queue of the run's own entries.
+    pub(crate) fn home(&self) -> &str {
+        self.queue.as_deref().unwrap_or(&self.plan.queue)
+    }
+
+    /// The queue of a step: its own, else the one asked for, else the workflow's.
+    pub(crate) fn queue_of(&self, step: u32) -> &str {
+        self.plan.step(step).and_then(|step| step.queue.as_deref()).unwrap_or_else(|| self.home())
+    }
 }
 
 #[derive(Debug)]

@@ -20,6 +20,9 @@ use crate::outcome::{Ending, Fault, ItemEnd, Outcome, Place, RunRef, StepEnd};
 use crate::plans::PlanError;
 use crate::shared::Shared;
 
+/// How long a run is kept whose record does not say.
+pub(crate) const DEFAULT_RETENTION_MS: u64 = 24 * 3600 * 1000;
+
 /// A claimed part.
 #[derive(Debug)]
 pub(crate) struct PartEntry {
@@ -103,7 +106,7 @@ async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
 
 /// The fields of the run that deciding this part needs.
 fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
-    let mut fields: Vec<String> = ["st", "ten", "tp", "rp"].map(str::to_owned).to_vec();
+    let mut fields: Vec<String> = ["st", "ten", "tp", "rp", "rt", "qu", "rms"].map(str::to_owned).to_vec();
     let mut references = |references: &References| {
         if references.input && !fields.iter().any(|field| field == "in") {
             fields.push("in".to_owned());
@@ -155,6 +158,12 @@ impl Known {
             id: part.part.run.as_str().into(),
             workflow: part.part.workflow.as_str().into(),
             plan,
+            queue: fields.get("qu").map(|value| Arc::from(&*String::from_utf8_lossy(value))),
+            retention_ms: fields
+                .get("rms")
+                .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
+                .unwrap_or(DEFAULT_RETENTION_MS),
+            publishes: reply_to.is_some() || fields.contains_key("rt"),
             reply_to,
         };
         Self { place: part.place, entry: part.entry, part: part.part, run, fields }

@@ -183,7 +183,7 @@ fn fan<'a>(run: &'a RunRef, end: &StepEnd, targets: &mut Targets) -> (Vec<Depend
             name: &planned.id,
             ended: fires.map_or(0, |fires| fires.ended),
             ok: fires.map_or(0, |fires| fires.ok),
-            target: targets.index(plan.queue_of(*step)),
+            target: targets.index(run.queue_of(*step)),
         })
     };
     (stretch.iter().take(FAN).filter_map(dependent).collect(), more)
@@ -217,10 +217,6 @@ async fn steps(shared: &Shared, store: &Partition, (queue, home): (&str, &str), 
             tracing::warn!(run = %end.run.id, step = end.step, %entry, ?answer, "a step's outcome was refused");
         }
     }
-    let corrupt =
-        |(answer, end): (&Settled, &Owned<StepEnd>)| (*answer == Settled::Corrupt).then(|| end.0.clone());
-    let lost: Vec<_> = answers.iter().zip(ends).filter_map(corrupt).collect();
-    bury_corrupt(shared, store, queue, &lost).await;
 }
 
 fn outcome_row<'a>(
@@ -245,31 +241,12 @@ fn outcome_row<'a>(
         reason: end.error.as_ref().map_or("", |error| &error.message),
         steps: end.run.plan.steps.len(),
         mode: end.mode,
-        retention_ms: retention_ms(&end.run),
+        retention_ms: end.run.retention_ms,
+        publishes: end.run.publishes,
         reply_to: end.run.reply_to.as_deref(),
         more,
         dependents,
     }
-}
-
-/// An entry whose run's keys hold something else: without this it would come back for ever.
-async fn bury_corrupt(shared: &Shared, store: &Partition, queue: &str, entries: &[EntryId]) {
-    if entries.is_empty() {
-        return;
-    }
-    let row = |entry| Burial {
-        entry,
-        id: "",
-        code: "corrupt_run",
-        reason: "a key of the run holds something that Tidemill did not write",
-        state: tidemill_protocol::StepState::Failed,
-        attempts: 0,
-        ttl_ms: 0,
-        reply_to: None,
-    };
-    let rows: Vec<_> = entries.iter().map(row).collect();
-    let stream = store.keys().jobs(queue);
-    shared.persist("burying entries", || store.bury(&stream, keys::WORKERS, &rows)).await;
 }
 
 const fn word(answer: Settled) -> &'static str {
@@ -280,13 +257,6 @@ const fn word(answer: Settled) -> &'static str {
         Settled::RunGone => "run_gone",
         Settled::Corrupt => "corrupt",
     }
-}
-
-/// How long a finished run is kept when its workflow does not say.
-const DEFAULT_RETENTION_MS: u64 = 24 * 3600 * 1000;
-
-fn retention_ms(run: &RunRef) -> u64 {
-    run.plan.retention_ms.unwrap_or(DEFAULT_RETENTION_MS)
 }
 
 async fn items(shared: &Shared, store: &Partition, queue: &str, ends: &[Owned<ItemEnd>]) {
@@ -312,7 +282,7 @@ fn item_row<'a>(entry: &'a EntryId, end: &'a ItemEnd, error: &'a str) -> Option<
         step: end.step,
         item: end.item,
         name: &planned.id,
-        queue: end.run.plan.queue_of(end.step),
+        queue: end.run.queue_of(end.step),
         to: end.to,
         attempt: end.attempt,
         ran: end.ran,
@@ -323,6 +293,9 @@ fn item_row<'a>(entry: &'a EntryId, end: &'a ItemEnd, error: &'a str) -> Option<
         tolerate: planned.for_each.as_ref().map_or(0, |each| u64::from(each.tolerate)),
     })
 }
+
+/// How long the items of a run without a deadline are kept, at least.
+const LONGEST_UNBOUNDED_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// Inputs of items written in one command.
 const ITEMS: usize = 500;
@@ -339,10 +312,10 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
             std::time::Duration::ZERO,
         );
         let end = StepEnd { output: bytes::Bytes::from_static(b"[]"), ..end };
-        return steps(shared, store, (queue, &run.plan.queue), &[(entry.clone(), Box::new(end))]).await;
+        return steps(shared, store, (queue, run.home()), &[(entry.clone(), Box::new(end))]).await;
     }
     // long enough for the run to end and its retention to pass, whatever the run's own deadline
-    let keep_ms = retention_ms(run) + run.plan.timeout_ms.unwrap_or(7 * DEFAULT_RETENTION_MS);
+    let keep_ms = run.retention_ms + run.plan.timeout_ms.unwrap_or(LONGEST_UNBOUNDED_MS);
     for (chunk, inputs) in items.chunks(ITEMS).enumerate() {
         let fields: Vec<_> = inputs
             .iter()
@@ -360,7 +333,7 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
         attempt: *attempt,
         total: items.len() as u64,
         concurrency: planned.for_each.as_ref().map_or(1, |each| u64::from(each.concurrency)),
-        queue: run.plan.queue_of(*step),
+        queue: run.queue_of(*step),
         keep_ms,
     };
     let begun =
@@ -379,7 +352,7 @@ async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (
         error: &error,
         code: finish.error.as_ref().map_or("", |error| &error.code),
         reason: finish.error.as_ref().map_or("", |error| &error.message),
-        retention_ms: retention_ms(&finish.run),
+        retention_ms: finish.run.retention_ms,
         reply_to: finish.run.reply_to.as_deref(),
     };
     let ended = shared.persist("finishing a run", || store.finish(queue, &shared.consumer, &row)).await;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::slot_of;
 use crate::executor::Event;
 use crate::outcome::RunRef;
+use crate::part;
 use crate::shared::Shared;
 
 /// Entries looked at in one go.
@@ -148,6 +149,9 @@ async fn describe(shared: &Shared, claimed: ClaimedEntry) -> Held {
             id: part.run.as_str().into(),
             workflow: part.workflow.as_str().into(),
             plan,
+            queue: None,
+            retention_ms: part::DEFAULT_RETENTION_MS,
+            publishes: false,
             reply_to: None,
         };
         slot_of(&run, step, item)

@@ -83,9 +83,9 @@ export async function fail(one, code, reason, { retry = true, state = 'failed', 
 }
 
 export async function defer(one, state, { inMs = 0, atMs = 0, note = '', changes = [] }) {
-  const keys = [STREAM, key(`due:${QUEUE}`), key(`deferred:${QUEUE}`), STREAM, STREAM, STREAM];
+  const keys = [STREAM, key(`due:${QUEUE}`), key(`deferred:${QUEUE}`), key('queues'), STREAM, STREAM, STREAM];
   const entry = [one.entry, `j:${one.id}`, inMs, atMs, state, note, '', '', 0, one.attempt, changes.length, ...changes];
-  const [owned] = await call('tm1_defer', keys, [GROUP, CONSUMER, 1, ...entry]);
+  const [owned] = await call('tm1_defer', keys, [GROUP, CONSUMER, QUEUE, 1, ...entry]);
   tell(one, owned === 1, state);
 }
 

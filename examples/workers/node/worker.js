@@ -70,7 +70,7 @@ async function take(entry, flat) {
   const pairs = [];
   for (let i = 0; i < flat.length; i += 2) pairs.push([flat[i], flat[i + 1]]);
   const run = pairs.find(([name]) => name.equals(Buffer.from('run')));
-  if (run) return refusePart(entry, run[1].toString());
+  if (run) return refusePart(entry, run[1].toString().split(' ')[0]);
   try {
     const job = read(pairs);
     if (!mayReplyTo(job.reply_to ?? '', NAMESPACE, PREFIX)) throw new Malformed('invalid_reply_to', "reply_to may not be one of Tidemill's own keys");

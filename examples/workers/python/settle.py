@@ -82,9 +82,9 @@ class Settler:
             self.bury(call, code, reason, state, call.attempt)
 
     def defer(self, call, state, in_ms=0, at_ms=0, note="", changes=()):
-        keys = [STREAM, key(f"due:{QUEUE}"), key(f"deferred:{QUEUE}"), STREAM, STREAM, STREAM]
+        keys = [STREAM, key(f"due:{QUEUE}"), key(f"deferred:{QUEUE}"), key("queues"), STREAM, STREAM, STREAM]
         one = [call.entry, f"j:{call.id}", in_ms, at_ms, state, note, "", "", 0, call.attempt, len(changes), *changes]
-        [owned] = self.call("tm1_defer", keys, [GROUP, CONSUMER, 1, *one])
+        [owned] = self.call("tm1_defer", keys, [GROUP, CONSUMER, QUEUE, 1, *one])
         self.tell(call, owned == 1, state)
 
     def bury(self, call, code, reason, state="failed", attempts=0):

@@ -79,7 +79,7 @@ class Worker(Settler):
         pairs = list(zip(flat[::2], flat[1::2]))
         run = dict(pairs).get(b"run")
         if run is not None:
-            self.refuse_part(entry, run.decode())
+            self.refuse_part(entry, run.decode().split()[0])
             return
         try:
             job = read(pairs)

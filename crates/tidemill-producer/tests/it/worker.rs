@@ -25,8 +25,12 @@ pub(crate) async fn claim(door: &Door, group: &'static str, queue: &str, count: 
 }
 
 pub(crate) fn field(entry: &ClaimedEntry, name: &str) -> Option<String> {
-    let found = entry.fields.iter().find(|(field, _)| &**field == name.as_bytes());
-    found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    // a part of a run says which in one field: run, workflow, step, item
+    let word = ["run", "wf", "step", "item"].iter().position(|word| *word == name);
+    let stored = if word.is_some() { "run" } else { name };
+    let found = entry.fields.iter().find(|(field, _)| &**field == stored.as_bytes());
+    let text = found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())?;
+    word.map_or_else(|| Some(text.clone()), |word| text.split(' ').nth(word).map(str::to_owned))
 }
 
 /// Ends a claimed job well.

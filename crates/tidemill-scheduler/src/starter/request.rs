@@ -50,7 +50,7 @@ impl Request {
         let job = match Work::read(reader, claimed.fields.clone()) {
             Ok(Work::Job(job)) => job,
             Ok(Work::Part(_)) => {
-                return Err(refuse(wrong("a part of a run stands in the stream of requested runs")));
+                return Err(refuse(wrong("malformed", "a part of a run stands in the stream of requested runs")));
             }
             Err(malformed) => return Err(refuse(malformed)),
         };
@@ -58,7 +58,7 @@ impl Request {
             let message = format!(
                 "this stream takes runs of workflows only; add a job for tool {tool:?} to the stream jobs:<queue>"
             );
-            return Err(refuse(wrong(message)));
+            return Err(refuse(wrong("wrong_stream", message)));
         }
         let request = Self { id: job.id(&entry).to_owned(), entry, job };
         let extras = request.job.extras();
@@ -68,7 +68,7 @@ impl Request {
             let message = format!(
                 "replies cannot go to {reply_to:?}: use a key outside the namespace, or <namespace>:{{<partition>}}:reply:<name>"
             );
-            return Err(refuse(wrong(message)));
+            return Err(refuse(wrong("invalid_reply_to", message)));
         }
         if extras.deaths >= crash_budget {
             let reason = format!("{} schedulers died while starting it", extras.deaths);
@@ -126,7 +126,7 @@ impl Request {
 
     pub(super) fn too_late(&self) -> Box<Refusal> {
         let reason = "its deadline_ms ran out before it started".to_owned();
-        Box::new(Refusal { state: StepState::TimedOut, ..*self.refuse("deadline", reason) })
+        Box::new(Refusal { state: StepState::TimedOut, ..*self.refuse("deadline_exceeded", reason) })
     }
 
     /// Its input as JSON text.
@@ -136,8 +136,8 @@ impl Request {
     }
 }
 
-fn wrong(message: impl Into<String>) -> Malformed {
-    Malformed { code: "malformed", message: message.into() }
+fn wrong(code: &'static str, message: impl Into<String>) -> Malformed {
+    Malformed { code, message: message.into() }
 }
 
 impl Refusal {

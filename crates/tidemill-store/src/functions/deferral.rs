@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use redis::Pipeline;
 use tidemill_protocol::EntryId;
 
 use super::{Function, FunctionCall, steps};
 use crate::{Error, Partition};
 
-pub(super) const DEFER: Function =
-    Function { name: "tm1_defer", keys: &["stream", "due", "deferred"], args: &["group", "who", "entries"] };
+pub(super) const DEFER: Function = Function {
+    name: "tm1_defer",
+    keys: &["stream", "due", "deferred", "queues"],
+    args: &["group", "who", "queue", "entries"],
+};
 pub(super) const PROMOTE: Function =
     Function { name: "tm1_promote", keys: &["due", "deferred", "stream"], args: &["members"] };
 pub(super) const RELEASE: Function = Function {
@@ -156,12 +158,12 @@ impl Partition {
     ) -> Result<Vec<bool>, Error> {
         let keys = self.keys();
         let stream = keys.stream(queue);
-        let mut call = FunctionCall::new(&DEFER, 3 + entries.len() * 3);
-        call.key(&stream).key(&keys.due(queue)).key(&keys.deferred(queue));
+        let mut call = FunctionCall::new(&DEFER, 4 + entries.len() * 3);
+        call.key(&stream).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.queues());
         for entry in entries {
             slot_keys(&mut call, self, &stream, entry.slot.as_ref());
         }
-        call.arg(group).arg(who).arg(entries.len());
+        call.arg(group).arg(who).arg(queue).arg(entries.len());
         for entry in entries {
             let member = entry.slot.as_ref().map_or_else(|| format!("j:{}", entry.id), Slot::member);
             let (in_ms, at_ms) = match entry.due {
@@ -184,9 +186,6 @@ impl Partition {
             }
         }
         let replies: Vec<i64> = self.link().query("putting work aside", call.command()).await?;
-        let mut known = Pipeline::with_capacity(1);
-        known.cmd("SADD").arg(keys.queues()).arg(queue).ignore();
-        self.link().pipeline::<()>("noting the queue", &known).await?;
         Ok(steps::flags(replies))
     }
 

@@ -11,7 +11,7 @@ pub(super) const FORGET: Function =
     Function { name: "tm1_forget", keys: &["beats", "members"], args: &["consumer", "beat", "streams"] };
 pub(super) const CANCEL: Function = Function {
     name: "tm1_cancel",
-    keys: &["stream", "due", "deferred", "cancelled"],
+    keys: &["stream", "due", "deferred", "cancelled", "result"],
     args: &["id", "group", "reason"],
 };
 pub(super) const FIRE: Function =
@@ -94,11 +94,11 @@ impl Partition {
     /// Redis is not reachable or refuses.
     pub async fn cancel_job(&self, queue: &str, id: &str, reason: &str) -> Result<bool, Error> {
         let keys = self.keys();
-        let mut call = FunctionCall::new(&CANCEL, 4);
+        let mut call = FunctionCall::new(&CANCEL, CANCEL.keys.len());
         let runs = queue == crate::keys::RUNS;
         let group = if runs { crate::keys::SCHEDULERS } else { crate::keys::WORKERS };
         call.key(&keys.stream(queue)).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.cancelled());
-        call.arg(id).arg(group).arg(reason);
+        call.key(&keys.result(id)).arg(id).arg(group).arg(reason);
         let reply: String = self.link().query("cancelling a job", call.command()).await?;
         Ok(reply == "cancelled")
     }

@@ -104,6 +104,8 @@ pub struct StepOutcome<'a> {
     pub mode: Mode,
     /// How long the run is kept when this ends it, in milliseconds.
     pub retention_ms: u64,
+    /// Whether the run's result is wanted: its hash has `rt` or `rp`.
+    pub publishes: bool,
     /// The stream that gets the run's result, as the run's hash says (`rp`).
     pub reply_to: Option<&'a str>,
     /// Where the fan-out goes on after `dependents`, if it is wider than one call.
@@ -161,7 +163,7 @@ pub enum Settled {
     Conflict,
     /// The run is not there any more.
     RunGone,
-    /// A key of the run holds something else; nothing was settled.
+    /// A key of the run holds something else; the entry went to the dead letters.
     Corrupt,
 }
 
@@ -199,7 +201,9 @@ impl Partition {
         outcomes: &[StepOutcome<'_>],
     ) -> Result<Vec<Settled>, Error> {
         let keys = self.keys();
-        let mut call = FunctionCall::new(&SETTLE_STEP, 5 + targets.len() + outcomes.len() * 4);
+        let published = outcomes.iter().filter(|outcome| outcome.publishes).count();
+        let mut call =
+            FunctionCall::new(&SETTLE_STEP, 5 + targets.len() + outcomes.len() * 2 + published * 2);
         call.key(&keys.jobs(queue))
             .key(&keys.live())
             .key(&keys.ended())
@@ -210,8 +214,10 @@ impl Partition {
         }
         for outcome in outcomes {
             let run = keys.run(outcome.run);
-            call.key(&run).key(&keys.audit(outcome.run)).key(&keys.result(outcome.run));
-            call.key(outcome.reply_to.unwrap_or(&run));
+            call.key(&run).key(&keys.audit(outcome.run));
+            if outcome.publishes {
+                call.key(&keys.result(outcome.run)).key(outcome.reply_to.unwrap_or(&run));
+            }
         }
         call.arg(crate::keys::WORKERS).arg(who).arg(DEAD_CAP).arg(targets.len());
         for target in targets {
@@ -268,18 +274,30 @@ impl Partition {
 }
 
 fn write_outcome(call: &mut FunctionCall, o: &StepOutcome<'_>) {
+    let mut letters = o.mode.letters();
+    for (there, letter) in
+        [(!o.output.is_empty(), 'o'), (!o.error.is_empty(), 'e'), (o.more.is_some(), 'm'), (o.publishes, 'r')]
+    {
+        if there {
+            letters.push(letter);
+        }
+    }
     call.arg(o.entry.as_str()).arg(o.run).arg(o.workflow);
     match o.step {
         Some(step) => call.arg(step),
         None => call.arg(""),
     };
-    call.arg(o.name).arg(o.to.as_str()).arg(o.attempt).arg(millis(o.ran)).arg(o.output).arg(o.error);
-    call.arg(o.code).arg(o.reason).arg(o.steps).arg(o.mode.letters()).arg(o.retention_ms);
-    match o.more {
-        Some(more) => call.arg(more),
-        None => call.arg(""),
-    };
-    call.arg(o.dependents.len());
+    call.arg(o.name).arg(o.to.as_str()).arg(o.attempt).arg(millis(o.ran)).arg(o.steps).arg(letters);
+    call.arg(o.retention_ms).arg(o.dependents.len());
+    if !o.output.is_empty() {
+        call.arg(o.output);
+    }
+    if !o.error.is_empty() {
+        call.arg(o.error).arg(o.code).arg(o.reason);
+    }
+    if let Some(more) = o.more {
+        call.arg(more);
+    }
     for dependent in &o.dependents {
         call.arg(dependent.step)
             .arg(dependent.name)

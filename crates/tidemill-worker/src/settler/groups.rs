@@ -46,7 +46,7 @@ impl Groups {
                 Ending::Defer(work) => groups.deferred.entry(at).or_default().push((entry, work)),
                 Ending::Release(work) => groups.released.entry(at).or_default().push((entry, work)),
                 Ending::Step(end) => {
-                    let home = end.run.plan.queue.clone();
+                    let home = end.run.home().to_owned();
                     groups.steps.entry((at, home)).or_default().push((entry, end));
                 }
                 Ending::Item(end) => groups.items.entry(at).or_default().push((entry, end)),

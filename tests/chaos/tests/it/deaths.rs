@@ -1,5 +1,7 @@
 //! Workers that die, freeze, or are told to leave.
 
+use std::time::Duration;
+
 use tidemill_protocol::RunState;
 use tidemill_testkit::wait_for;
 
@@ -65,6 +67,17 @@ async fn ten_thousand_jobs_and_five_hundred_runs_survive_kills_and_freezes() {
     ended_once(&pool, "job", JOBS, "succeeded").await;
     ended_once(&pool, "run", RUNS, "succeeded").await;
     audits_fold(&pool, &ids, RunState::Succeeded).await;
+    let jobs = pool.home().keys().jobs("default");
+    let forgotten = async || {
+        let consumers = pool.home().consumers(&jobs, "workers").await.map_err(|error| error.to_string())?;
+        if consumers.len() == workers.len() { Ok(()) } else { Err(format!("{consumers:?}")) }
+    };
+    if let Err(error) = wait_for(std::time::Duration::from_secs(15), "the dead to be forgotten", forgotten).await {
+        println!("{error}\n{:?}\n{:?}", pool.home().beats().await, workers.iter().map(Program::consumer).collect::<Vec<_>>());
+        for worker in &workers { println!("{}", worker.process.output()); }
+        println!("{}\n{}", _first.process.output(), _second.process.output());
+        panic!();
+    }
     assert_eq!(pool.home().letter_count().await.unwrap(), 0, "two deaths are within the crash budget");
 
     let results = results(&pool).await;
@@ -132,4 +145,35 @@ async fn two_schedulers_and_the_death_of_one_start_and_end_each_run_once() {
     nothing_is_left(&pool).await;
     ended_once(&pool, "run", 400, "succeeded").await;
     audits_fold(&pool, &ids, RunState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_kills_its_workers_is_buried_and_the_others_end() {
+    let pool = Pool::start().await;
+    let _scheduler = pool.scheduler().await;
+    let settings = [("TIDEMILL_EXEC__ALLOW__SH", "/bin/sh")];
+    let mut worker = pool.worker_with(20, &settings, None).await;
+    let poison = "{\"program\":\"sh\",\"args\":[\"-c\",\"kill -9 $PPID; exec sleep 60\"]}";
+    pool.jobs("poison", 1, "exec.run", poison).await;
+    let mut deaths = 0;
+    while pool.home().letter_count().await.unwrap() == 0 {
+        pool.jobs(&format!("round{deaths}"), 50, "echo", "{}").await;
+        let dead = tokio::time::timeout(Duration::from_secs(20), worker.process.wait(LONG)).await;
+        if dead.is_err() {
+            break; // it lives on: the poison does not come back
+        }
+        deaths += 1;
+        assert!(deaths <= 3, "the poison was given to {deaths} workers");
+        worker = pool.worker_with(20, &settings, None).await;
+    }
+    pool.replies_are(50 * deaths + 1).await;
+    let letters = pool.home().letters(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0].field("id").unwrap(), "poison-0");
+    println!("buried after {deaths} deaths: {}: {}", letters[0].code, letters[0].reason);
+    ended_once(&pool, "poison", 1, "failed").await;
+    for round in 0..deaths {
+        ended_once(&pool, &format!("round{round}"), 50, "succeeded").await;
+    }
+    nothing_is_left(&pool).await;
 }

@@ -17,3 +17,4 @@ mod ledger;
 mod outages;
 mod pool;
 mod sizes;
+mod topology;

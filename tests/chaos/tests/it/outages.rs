@@ -120,3 +120,54 @@ async fn a_network_that_swallows_everything_is_noticed_and_left() {
     nothing_is_left(&pool).await;
     ended_once(&pool, "job", 1_000, "succeeded").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_destroys_by_mistake_is_made_again() {
+    let pool = Pool::start().await;
+    pool.publish("chain", CHAIN).await;
+    let (_scheduler, _worker) = (pool.scheduler().await, pool.worker(50).await);
+    let ids = pool.runs("run", 100, "chain", "{}").await;
+    pool.jobs("job", 2_000, "sleep", "{\"ms\":30}").await;
+    let jobs = pool.home().keys().jobs("default");
+    for (round, words) in [
+        vec!["FUNCTION", "FLUSH"],
+        vec!["XGROUP", "DESTROY", &jobs, "workers"],
+        vec!["SCRIPT", "FLUSH"],
+        vec!["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+        vec!["DEL", "tm:{0}:beats"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        pool.replies_are(200 + round * 300).await;
+        pool.cli(&words).await;
+    }
+    pool.replies_are(2_100).await;
+    nothing_is_left(&pool).await;
+    ended_once(&pool, "job", 2_000, "succeeded").await;
+    ended_once(&pool, "run", 100, "succeeded").await;
+    audits_fold(&pool, &ids, RunState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_memory_bound_work_in_hand_ends_and_new_work_follows_when_there_is_room() {
+    let pool = Pool::start().await;
+    pool.publish("chain", CHAIN).await;
+    let (scheduler, worker) = (pool.scheduler().await, pool.worker(50).await);
+    let ids = pool.runs("run", 50, "chain", "{}").await;
+    pool.replies_are(1).await;
+    pool.jobs("job", 1_000, "sleep", "{\"ms\":30}").await;
+    pool.replies_are(200).await;
+    pool.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    pool.replies_are(1_000).await; // whatever was taken in can be settled
+    pool.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    pool.jobs("later", 100, "echo", "{}").await;
+    pool.replies_are(1_150).await;
+    nothing_is_left(&pool).await;
+    ended_once(&pool, "job", 1_000, "succeeded").await;
+    ended_once(&pool, "later", 100, "succeeded").await;
+    ended_once(&pool, "run", 50, "succeeded").await;
+    audits_fold(&pool, &ids, RunState::Succeeded).await;
+    worker.ready_is(200).await;
+    scheduler.ready_is(200).await;
+}

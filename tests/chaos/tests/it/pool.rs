@@ -65,34 +65,11 @@ impl Pool {
         let slots = slots.to_string();
         let mut all = vec![("TIDEMILL_WORKER__MAX_PARALLEL", &*slots)];
         all.extend_from_slice(settings);
-        self.program("tidemill-worker", "worker started", &all, faketime).await
+        Program::start(&self.url, WORKER, &all, faketime).await
     }
 
     pub(crate) async fn scheduler(&self) -> Program {
-        self.program("tidemill-scheduler", "scheduler started", &[], None).await
-    }
-
-    pub(crate) async fn program(
-        &self,
-        name: &str,
-        started: &str,
-        settings: &[(&str, &str)],
-        faketime: Option<&str>,
-    ) -> Program {
-        let binary = built_binary(name).unwrap();
-        let mut builder = match faketime {
-            Some(offset) => Process::builder("faketime").args(["-f", offset]).arg(&binary),
-            None => Process::builder(&binary),
-        };
-        builder = builder.env("TIDEMILL_REDIS_URL", &self.url).env("TIDEMILL_HTTP_ADDR", "127.0.0.1:0");
-        for (name, value) in settings {
-            builder = builder.env(name, value);
-        }
-        let mut process = builder.start().unwrap();
-        let line = process.wait_for_line("listening for HTTP", LONG).await.unwrap();
-        let line: Value = serde_json::from_str(&line).unwrap();
-        process.wait_for_line(started, LONG).await.unwrap();
-        Program { addr: line["addr"].as_str().unwrap().to_owned(), process }
+        Program::start(&self.url, SCHEDULER, &[], None).await
     }
 
     /// Enqueues jobs whose results go to the stream `replies`, with the ids `<prefix>-<n>`.
@@ -169,7 +146,34 @@ fn admission<'a>(id: &'a str, target: (&'a str, &'a str), input: &'a str) -> Adm
     Admission { id: Some(id), fields, ..Admission::default() }
 }
 
+/// A program's name, and what it logs when it works.
+pub(crate) const WORKER: (&str, &str) = ("tidemill-worker", "worker started");
+pub(crate) const SCHEDULER: (&str, &str) = ("tidemill-scheduler", "scheduler started");
+
 impl Program {
+    /// Starts a program on the Redis at `url`, with its clock off by `faketime` if that is given.
+    pub(crate) async fn start(
+        url: &str,
+        (name, started): (&str, &str),
+        settings: &[(&str, &str)],
+        faketime: Option<&str>,
+    ) -> Self {
+        let binary = built_binary(name).unwrap();
+        let mut builder = match faketime {
+            Some(offset) => Process::builder("faketime").args(["-f", offset]).arg(&binary),
+            None => Process::builder(&binary),
+        };
+        builder = builder.env("TIDEMILL_REDIS_URL", url).env("TIDEMILL_HTTP_ADDR", "127.0.0.1:0");
+        for (name, value) in settings {
+            builder = builder.env(name, value);
+        }
+        let mut process = builder.start().unwrap();
+        let line = process.wait_for_line("listening for HTTP", LONG).await.unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        process.wait_for_line(started, LONG).await.unwrap();
+        Self { addr: line["addr"].as_str().unwrap().to_owned(), process }
+    }
+
     /// The consumer's name, as the log tells it.
     pub(crate) fn consumer(&self) -> String {
         let output = self.process.output();
