@@ -7,6 +7,7 @@
 mod exec;
 mod http;
 mod http_guard;
+mod http_tls;
 mod http_wire;
 mod named;
 mod server;
