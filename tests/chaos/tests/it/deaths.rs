@@ -43,7 +43,7 @@ async fn ten_thousand_jobs_and_five_hundred_runs_survive_kills_and_freezes() {
     let (_first, _second) = (pool.scheduler().await, pool.scheduler().await);
     let mut workers = vec![pool.worker(100).await, pool.worker(100).await, pool.worker(100).await];
     let ids = pool.runs("run", RUNS, "flow", "{}").await;
-    pool.jobs("job", JOBS, "sleep", "{\"ms\":250}").await;
+    pool.jobs("job", JOBS, "sleep", "{\"ms\":400}").await;
 
     let mut lost: Vec<(u64, Vec<String>)> = Vec::new();
     for round in 1..=4 {
@@ -70,14 +70,11 @@ async fn ten_thousand_jobs_and_five_hundred_runs_survive_kills_and_freezes() {
     let jobs = pool.home().keys().jobs("default");
     let forgotten = async || {
         let consumers = pool.home().consumers(&jobs, "workers").await.map_err(|error| error.to_string())?;
-        if consumers.len() == workers.len() { Ok(()) } else { Err(format!("{consumers:?}")) }
+        // one that is alive and has not claimed since it was taken for dead is not among them
+        let living = |name: &String| workers.iter().any(|worker| worker.consumer() == *name);
+        if consumers.iter().all(|(name, _)| living(name)) { Ok(()) } else { Err(format!("{consumers:?}")) }
     };
-    if let Err(error) = wait_for(std::time::Duration::from_secs(15), "the dead to be forgotten", forgotten).await {
-        println!("{error}\n{:?}\n{:?}", pool.home().beats().await, workers.iter().map(Program::consumer).collect::<Vec<_>>());
-        for worker in &workers { println!("{}", worker.process.output()); }
-        println!("{}\n{}", _first.process.output(), _second.process.output());
-        panic!();
-    }
+    wait_for(LONG, "the dead to be forgotten", forgotten).await.unwrap();
     assert_eq!(pool.home().letter_count().await.unwrap(), 0, "two deaths are within the crash budget");
 
     let results = results(&pool).await;
