@@ -2,29 +2,32 @@
 -- transition, its field name being the record's sequence number in this run: gapless because HSET and XADD are one call.
 
 local function open_change(run, audit, now, seq)
-  return { run = run, audit = audit, now = now, seq = tonumber(seq) or 0, set = {}, log = {}, n = 0, m = 0 }
+  -- both lists begin with room for what one step needs, so that they are not grown again and again
+  return { run = run, audit = audit, now = now, seq = tonumber(seq) or 0, n = 0, m = 0,
+    set = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, log = { 0, 0, 0, 0, 0, 0, 0, 0 } }
 end
 
 local function put(change, name, value)
-  local n = change.n
-  change.set[n + 1], change.set[n + 2] = name, value
+  local n, set = change.n, change.set
+  set[n + 1] = name
+  set[n + 2] = value
   change.n = n + 2
 end
 
 local function note(change, subject, from, to, at, attempt, who)
-  change.seq = change.seq + 1
-  local m = change.m
-  change.log[m + 1] = whole(change.seq)
-  change.log[m + 2] = subject .. ' ' .. from .. ' ' .. to .. ' ' .. at .. ' ' .. attempt .. ' ' .. who
+  local m, log, seq = change.m, change.log, change.seq + 1
+  change.seq = seq
+  log[m + 1] = whole(seq)
+  log[m + 2] = subject .. ' ' .. from .. ' ' .. to .. ' ' .. at .. ' ' .. attempt .. ' ' .. who
   change.m = m + 2
 end
 
 local function write_change(change)
   if change.m > 0 then
     put(change, 'q', whole(change.seq))
-    redis.call('XADD', change.audit, '*', unpack(change.log))
+    redis.call('XADD', change.audit, '*', unpack(change.log, 1, change.m))
   end
-  if change.n > 0 then redis.call('HSET', change.run, unpack(change.set)) end
+  if change.n > 0 then redis.call('HSET', change.run, unpack(change.set, 1, change.n)) end
 end
 
 -- A step's record: state attempt ready started ended worker entry queue; a dash stands for nothing.
@@ -38,6 +41,12 @@ local function parse_record(text)
     string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   if not state then return nil end
   return { state = state, attempt = attempt, ready = ready, started = started, ended = ended, who = who, entry = entry, queue = queue }
+end
+
+-- The same for a step that is being settled: only what that needs.
+local function parse_flight(text)
+  if not text then return nil end
+  return string.match(text, '^(%S+) %S+ (%S+) (%S+) %S+ %S+ (%S+) (%S+)$')
 end
 
 -- pending -> ready: the entry goes to the step's queue and its id into the record.
