@@ -135,6 +135,11 @@ pub(crate) async fn a_lost_entry_is_dispatched_again_once(pool: &Pool) {
         let end = outcome(&entry.entry, "r1", step_of(&entry), StepState::Succeeded);
         assert_eq!(settle(pool, &[end]).await, [Settled::Recorded]);
     }
+    let ended = record(pool, 0).await;
+    assert!(
+        !pool.home().repair(&slot("r1", 0), WF, "default", &ended, "s1").await.unwrap(),
+        "an end is an end"
+    );
     let audit = audit(pool, "r1").await;
     assert_eq!(moves(&audit, "a"), ["pending ready", "ready running", "running succeeded"]);
 }

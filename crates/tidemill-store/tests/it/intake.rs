@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_store::{Admission, Enqueued, keys};
+use tidemill_store::{Admission, Durability, Enqueued, keys};
 
 use crate::pool::{Pool, claim, field};
 
@@ -100,4 +100,23 @@ pub(crate) async fn delayed_work_waits_and_keeps_its_id(pool: &Pool) {
     let other = [(&second, &second, "default-soon")];
     assert_eq!(pool.home().accept("default", KEEP, &other).await.unwrap(), [false]);
     assert_eq!(claim(&mut pool.scheduler("s1"), keys::RUNS, 1).await.len(), 1);
+}
+
+/// The servers of these tests keep nothing on disk; under Sentinel there is a replica until the failover.
+pub(crate) async fn an_answer_never_claims_more_safety_than_there_is(pool: &Pool) {
+    pool.interruption().await;
+    for wanted in Durability::ALL {
+        let within = (wanted, Duration::from_millis(50));
+        let (taken, assurance) =
+            pool.home().enqueue_assured(("default", 0), KEEP, &[job(None)], within).await.unwrap();
+        entry_of(&taken[0]);
+        let reached = match wanted {
+            Durability::Fast => "fast",
+            Durability::Replicated => "unknown", // nobody confirms, and the work is there all the same
+            Durability::Fsync => "fast",
+        };
+        assert_eq!(assurance.as_str(), reached, "{wanted:?}: {assurance:?}");
+        assert_eq!(assurance.reason.is_some(), wanted != Durability::Fast);
+    }
+    assert_eq!(pool.length(&pool.jobs()).await, "3");
 }

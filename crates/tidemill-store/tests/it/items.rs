@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tidemill_protocol::{EntryId, StepState};
-use tidemill_store::{ClaimedEntry, Expansion, ItemOutcome, Settled};
+use tidemill_store::{
+    ClaimedEntry, DeferState, Deferral, Due, Expansion, Held, ItemOutcome, Released, Settled, Slot, keys,
+};
 
 use crate::flow::{WF, audit, moves, outcome, run, settle, start, step_of};
 use crate::pool::{Pool, claim, field};
@@ -118,4 +120,59 @@ pub(crate) async fn failed_items_beyond_what_is_tolerated_stop_the_rest(pool: &P
     assert_eq!(field(&gather[0], "gather").unwrap(), "1", "no item follows; what ran is gathered");
     assert_eq!(run(pool, "r1").await.items[&0], [10, 3, 3, 2]);
     audit(pool, "r1").await;
+}
+
+/// The stored record of an item.
+async fn record(pool: &Pool, item: u64) -> String {
+    let found = pool.home().fields_of("r1", Some(0), &[format!("s{item}")]).await.unwrap().remove(0).unwrap();
+    String::from_utf8_lossy(&found).into_owned()
+}
+
+pub(crate) async fn an_item_that_is_retried_taken_or_lost_comes_back_with_its_record(pool: &Pool) {
+    let held = expanded(pool, 2).await;
+    let first = held.iter().find(|entry| item(entry) == 0).unwrap();
+    let slot = Slot { run: "r1".to_owned(), step: 0, item: Some(0), name: "a[0]".to_owned() };
+    pool.interruption().await;
+    let aside = Deferral {
+        entry: &first.entry,
+        id: "",
+        slot: Some(slot.clone()),
+        state: DeferState::Retrying,
+        due: Due::At(1),
+        note: "http_status: 503",
+        ran: Duration::from_millis(2),
+        attempt: 1,
+        changes: vec![("attempt", "2".to_owned())],
+    };
+    assert_eq!(pool.home().defer("default", keys::WORKERS, "w1", &[aside]).await.unwrap(), [true]);
+    assert!(record(pool, 0).await.starts_with("retrying 1 "), "{}", record(pool, 0).await);
+    assert_eq!(pool.home().promote("default", &[slot.member()]).await.unwrap(), [true]);
+    let mut worker = pool.worker("w1");
+    let again = claim(&mut worker, "default", 1).await;
+    assert_eq!((item(&again[0]), &*field(&again[0], "attempt").unwrap()), (0, "2"));
+
+    let taken = [Held { entry: again[0].entry.clone(), slot: Some(slot.clone()), attempt: 2 }];
+    let jobs = pool.jobs();
+    pool.home().beat("w1", 3, 0).await.unwrap();
+    let moved = pool.home().release((&jobs, keys::WORKERS), "s1", ("w1", Some("3")), &taken).await.unwrap();
+    let [Released::Moved(new)] = &moved[..] else { panic!("{moved:?}") };
+    assert!(record(pool, 0).await.contains(new.as_str()));
+
+    let lost = claim(&mut worker, "default", 1).await;
+    assert_eq!(lost[0].entry.as_str(), new);
+    pool.cli(&["XACK", &jobs, keys::WORKERS, new]).await;
+    pool.cli(&["XDEL", &jobs, new]).await;
+    let seen = record(pool, 0).await;
+    assert!(pool.home().repair(&slot, WF, "default", &seen, "s1").await.unwrap());
+    assert!(!pool.home().repair(&slot, WF, "default", &seen, "s1").await.unwrap(), "only once");
+    let back = claim(&mut worker, "default", 1).await;
+    assert_eq!(item(&back[0]), 0);
+    let mut end = ended(&back[0].entry, 0, StepState::Succeeded, 0);
+    end.attempt = 2;
+    assert_eq!(settle_item(pool, end).await, Settled::Recorded);
+    assert_eq!(
+        moves(&audit(pool, "r1").await, "a[0]").join(","),
+        "pending ready,ready running,running retrying,retrying ready,ready running,running ready,\
+         ready running,running succeeded"
+    );
 }
