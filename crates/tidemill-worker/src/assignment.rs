@@ -208,13 +208,14 @@ impl Running {
         let Self { place, entry, id, attempt, owner, .. } = self;
         match owner {
             Owner::Plain => Self::outcome(place, entry, Ending::Acknowledge),
-            Owner::Job(extras) => Self::job_end(
-                place,
-                entry,
-                &id,
-                &extras,
-                result_head(&id, StepState::Succeeded, Some(&output), None, attempt),
-            ),
+            Owner::Job(extras) => {
+                let mut head = result_head(&id, StepState::Succeeded, Some(&output), None, attempt);
+                // finished here, the payload need not be copied once more inside Redis
+                if let Some(now_ms) = shared.clock.now_ms() {
+                    head.extend_from_slice(format!(",\"finished_at_ms\":{now_ms}}}").as_bytes());
+                }
+                Self::job_end(place, entry, &id, &extras, head)
+            }
             Owner::Step { run, step, .. } => {
                 let end = step_end(run, step, StepState::Succeeded, attempt, ran);
                 Self::outcome(

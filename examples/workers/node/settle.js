@@ -70,7 +70,8 @@ export const cancel = (one) =>
   complete(one, head(one, 'cancelled', null, { code: 'cancelled', message: 'cancelled by request' }, one.attempt), 'cancelled');
 
 async function complete(one, text, word) {
-  const [owned] = await call('tm1_complete', [STREAM, ...resultOf(one)], [GROUP, 1, one.entry, text, ...wants(one)]);
+  const keys = resultOf(one).slice(0, one.job.reply_to === undefined ? 1 : 2); // a reply only where one is wanted
+  const [owned] = await call('tm1_complete', [STREAM, ...keys], [GROUP, ...wants(one), 1, one.entry, text]);
   tell(one, owned === 1, word);
 }
 

@@ -69,7 +69,8 @@ class Settler:
 
     def complete(self, call, head, word):
         keys, wants = self.result_of(call)
-        [owned] = self.call("tm1_complete", [STREAM, *keys], [GROUP, 1, call.entry, head, *wants])
+        keys = keys[: 1 + wants[1]]  # a reply only where one is wanted
+        [owned] = self.call("tm1_complete", [STREAM, *keys], [GROUP, *wants, 1, call.entry, head])
         self.tell(call, owned == 1, word)
 
     def fail(self, call, code, reason, retry, state="failed"):

@@ -7,7 +7,7 @@ use super::{Function, FunctionCall, steps};
 use crate::{Error, Partition};
 
 pub(super) const COMPLETE: Function =
-    Function { name: "tm1_complete", keys: &["stream"], args: &["group", "jobs"] };
+    Function { name: "tm1_complete", keys: &["stream"], args: &["group", "ttl_ms", "has_reply", "jobs"] };
 pub(super) const BURY: Function =
     Function { name: "tm1_bury", keys: &["stream", "dead"], args: &["group", "dead_cap", "entries"] };
 
@@ -18,7 +18,7 @@ pub struct Completion<'a> {
     pub entry: &'a EntryId,
     /// The job's id.
     pub id: &'a str,
-    /// The result without its end time, as [`result_head`] writes it.
+    /// The result, or the result without its end time as [`result_head`] writes it.
     pub head: &'a [u8],
     /// How long the result is kept, in milliseconds; 0: not at all.
     pub ttl_ms: u64,
@@ -70,21 +70,29 @@ impl Partition {
         Ok(owned)
     }
 
-    /// Settles plain jobs with a result. Replies which were recorded; the others were stale.
+    /// Settles plain jobs with a result. All jobs of one call have the same `ttl_ms`, and all or none of them a `reply_to`.
+    /// Replies which were recorded; the others were stale.
     ///
     /// # Errors
     /// Redis is not reachable or refuses; the outcomes are then unknown and may be settled again.
     pub async fn complete(&self, queue: &str, jobs: &[Completion<'_>]) -> Result<Vec<bool>, Error> {
+        let Some(Completion { ttl_ms, reply_to, .. }) = jobs.first() else { return Ok(Vec::new()) };
+        debug_assert!(
+            jobs.iter().all(|job| job.ttl_ms == *ttl_ms && job.reply_to.is_some() == reply_to.is_some())
+        );
         let keys = self.keys();
-        let stream = keys.jobs(queue);
-        let mut call = FunctionCall::new(&COMPLETE, 1 + jobs.len() * 2);
-        call.key(&stream);
+        let each = 1 + usize::from(reply_to.is_some());
+        let mut call = FunctionCall::new(&COMPLETE, 1 + jobs.len() * each);
+        call.key(&keys.jobs(queue));
         for job in jobs {
-            call.key(&keys.result(job.id)).key(job.reply_to.unwrap_or(&stream));
+            call.key(&keys.result(job.id));
+            if let Some(reply_to) = job.reply_to {
+                call.key(reply_to);
+            }
         }
-        call.arg(crate::keys::WORKERS).arg(jobs.len());
+        call.arg(crate::keys::WORKERS).arg(*ttl_ms).arg(u8::from(reply_to.is_some())).arg(jobs.len());
         for job in jobs {
-            call.arg(job.entry.as_str()).arg(job.head).arg(job.ttl_ms).arg(u8::from(job.reply_to.is_some()));
+            call.arg(job.entry.as_str()).arg(job.head);
         }
         self.link().query("completing jobs", call.command()).await.map(steps::flags)
     }

@@ -25,7 +25,8 @@ pub(super) enum Group {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     acknowledged: BTreeMap<u16, Vec<EntryId>>,
-    completed: BTreeMap<u16, Vec<Owned<Complete>>>,
+    /// By queue, retention of the result, and whether it is sent.
+    completed: BTreeMap<(u16, u64, bool), Vec<Owned<Complete>>>,
     buried: BTreeMap<u16, Vec<Owned<Bury>>>,
     deferred: BTreeMap<u16, Vec<Owned<Defer>>>,
     released: BTreeMap<u16, Vec<Owned<Release>>>,
@@ -41,7 +42,10 @@ impl Groups {
             let at = place.queue;
             match ending {
                 Ending::Acknowledge => groups.acknowledged.entry(at).or_default().push(entry),
-                Ending::Complete(job) => groups.completed.entry(at).or_default().push((entry, job)),
+                Ending::Complete(job) => {
+                    let alike = (at, job.ttl_ms, job.reply_to.is_some());
+                    groups.completed.entry(alike).or_default().push((entry, job));
+                }
                 Ending::Bury(job) => groups.buried.entry(at).or_default().push((entry, job)),
                 Ending::Defer(work) => groups.deferred.entry(at).or_default().push((entry, work)),
                 Ending::Release(work) => groups.released.entry(at).or_default().push((entry, work)),
@@ -61,7 +65,7 @@ impl Groups {
     pub(super) fn into_calls(self, most: usize) -> Vec<Group> {
         let mut calls = self.single;
         calls.extend(self.acknowledged.into_iter().map(|(at, entries)| Group::Acknowledge(at, entries)));
-        calls.extend(split(self.completed, most * 3).map(|(at, rows)| Group::Complete(at, rows)));
+        calls.extend(split(self.completed, most * 3).map(|((at, ..), rows)| Group::Complete(at, rows)));
         calls.extend(split(self.buried, most).map(|(at, rows)| Group::Bury(at, rows)));
         calls.extend(split(self.deferred, most).map(|(at, rows)| Group::Defer(at, rows)));
         calls.extend(split(self.released, most).map(|(at, rows)| Group::Release(at, rows)));
