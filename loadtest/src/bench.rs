@@ -27,13 +27,22 @@ impl Mode {
     }
 }
 
+/// What Redis gives to the bare commands of a job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ceiling {
+    /// Jobs per second.
+    pub(crate) rate: f64,
+    /// Processor time of Redis per job, in microseconds.
+    pub(crate) redis: f64,
+}
+
 /// The surroundings of one measure.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) server: RedisServer,
     pub(crate) quick: bool,
-    /// Jobs per second of the bare commands in this round.
-    pub(crate) ceiling: Option<f64>,
+    /// What the bare commands gave in this round.
+    pub(crate) ceiling: Option<Ceiling>,
     set: Vec<String>,
 }
 
@@ -41,7 +50,12 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Bench {
     /// Starts a Redis of its own.
-    pub(crate) async fn start(mode: Mode, quick: bool, ceiling: Option<f64>, set: &[String]) -> Result<Self> {
+    pub(crate) async fn start(
+        mode: Mode,
+        quick: bool,
+        ceiling: Option<Ceiling>,
+        set: &[String],
+    ) -> Result<Self> {
         // a rewrite of the append-only file in the middle would be measured in one round and not in another
         let server = RedisServer::builder().aof(mode == Mode::Aof).config("auto-aof-rewrite-percentage", "0");
         Ok(Self { server: server.start().await?, quick, ceiling, set: set.to_vec() })

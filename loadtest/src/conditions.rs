@@ -47,7 +47,7 @@ async fn redis_version() -> String {
 
 impl Conditions {
     /// Reads them from the system.
-    pub(crate) async fn read(quick: bool) -> Result<Self> {
+    pub(crate) async fn read(rounds: u32, quick: bool) -> Result<Self> {
         let now = jiff::Timestamp::from_millisecond(i64::try_from(Clock::system().wall_ms())?)?;
         let build = if cfg!(debug_assertions) { "debug (numbers mean nothing)" } else { "optimised" };
         let load = first_line("/proc/loadavg");
@@ -59,7 +59,8 @@ impl Conditions {
             ("processor", processor()),
             ("kernel", first_line("/proc/sys/kernel/osrelease")),
             ("Redis", redis_version().await),
-            ("load average at the start", load),
+            ("load average before the start, by other programs", load),
+            ("rounds", rounds.to_string()),
         ];
         if quick {
             lines.push(("size", "a tenth (`--quick`): not for comparing".to_owned()));

@@ -92,8 +92,8 @@ fn say(text: &str) {
 }
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
-    let mut report = Report::new(Conditions::read(arguments.quick).await?);
     let rounds = if arguments.quick { 1 } else { arguments.rounds };
+    let mut report = Report::new(Conditions::read(rounds, arguments.quick).await?);
     for round in 1..=rounds {
         for mode in arguments.persistence.modes() {
             let mut ceiling = None;

@@ -12,6 +12,8 @@ use crate::report::{Figure, Row, Unit};
 
 static DRAIN: Row = Row { label: "drain of 200,000 queued jobs", unit: Unit::PerSecond, aim: "" };
 static DRAIN_SHARE: Row = Row { label: "… as a share of the ceiling", unit: Unit::Share, aim: "≥ 75 %" };
+static DRAIN_COST: Row =
+    Row { label: "… Redis time of a ceiling's job as a share of this one's", unit: Unit::Share, aim: "" };
 static COMMANDS: Row =
     Row { label: "… Redis commands per job, claimed to settled", unit: Unit::Number, aim: "≤ 0.03" };
 static REDIS: Row =
@@ -23,6 +25,11 @@ static BYTES: Row = Row { label: "Redis memory per queued job", unit: Unit::Byte
 static RESULTS: Row = Row { label: "drain with a stored result per job", unit: Unit::PerSecond, aim: "" };
 static RESULTS_SHARE: Row =
     Row { label: "… as a share of the ceiling (stored results)", unit: Unit::Share, aim: "≥ 50 %" };
+static RESULTS_COST: Row = Row {
+    label: "… Redis time of a ceiling's job as a share of this one's (stored results)",
+    unit: Unit::Share,
+    aim: "",
+};
 static RESULTS_REDIS: Row =
     Row { label: "… Redis processor time per job (stored results)", unit: Unit::Microseconds, aim: "" };
 static RESULTS_WORKER: Row =
@@ -46,7 +53,8 @@ pub(super) async fn take(bench: &mut Bench) -> Result<Vec<Figure>> {
         Figure { row: &BYTES, value: drained.bytes },
     ];
     if let Some(ceiling) = bench.ceiling {
-        figures.insert(1, Figure { row: &DRAIN_SHARE, value: drained.rate / ceiling });
+        figures.insert(1, Figure { row: &DRAIN_SHARE, value: drained.rate / ceiling.rate });
+        figures.insert(2, Figure { row: &DRAIN_COST, value: ceiling.redis / drained.redis });
     }
     Ok(figures)
 }
@@ -59,7 +67,8 @@ pub(super) async fn take_with_results(bench: &mut Bench) -> Result<Vec<Figure>> 
         Figure { row: &RESULTS_WORKER, value: drained.worker },
     ];
     if let Some(ceiling) = bench.ceiling {
-        figures.insert(1, Figure { row: &RESULTS_SHARE, value: drained.rate / ceiling });
+        figures.insert(1, Figure { row: &RESULTS_SHARE, value: drained.rate / ceiling.rate });
+        figures.insert(2, Figure { row: &RESULTS_COST, value: ceiling.redis / drained.redis });
     }
     Ok(figures)
 }
