@@ -82,7 +82,8 @@ impl RunPart {
     /// The field `run` reads `<run> <workflow>`, with `<step>` and for an item `<item>` behind it; other fields are rare.
     fn read(fields: &[(Bytes, Bytes)]) -> Result<Self, Malformed> {
         let find = |name: &str| {
-            let value = fields.iter().find(|(field, _)| &**field == name.as_bytes()).map(|(_, value)| &**value);
+            let value =
+                fields.iter().find(|(field, _)| &**field == name.as_bytes()).map(|(_, value)| &**value);
             value.map(|value| std::str::from_utf8(value).map_err(|_| bad(name))).transpose()
         };
         let number = |name: &str| find(name)?.map(|v| v.parse::<u32>().map_err(|_| bad(name))).transpose();
@@ -98,7 +99,11 @@ impl RunPart {
             (None, _) => {
                 let origin = find("fan")?.ok_or_else(|| bad("fan"))?;
                 Part::Fan {
-                    origin: if origin == "roots" { None } else { Some(origin.parse().map_err(|_| bad("fan"))?) },
+                    origin: if origin == "roots" {
+                        None
+                    } else {
+                        Some(origin.parse().map_err(|_| bad("fan"))?)
+                    },
                     from: number("from")?.ok_or_else(|| bad("from"))?,
                     mode: find("mode")?.unwrap_or_default().to_owned(),
                 }
@@ -110,7 +115,9 @@ impl RunPart {
             part,
             attempt: number("attempt")?.unwrap_or(1),
             deaths: number("_deaths")?.unwrap_or(0),
-            first_attempt_ms: find("_first_ms")?.map(|v| v.parse().map_err(|_| bad("_first_ms"))).transpose()?,
+            first_attempt_ms: find("_first_ms")?
+                .map(|v| v.parse().map_err(|_| bad("_first_ms")))
+                .transpose()?,
         })
     }
 }

@@ -50,7 +50,10 @@ impl Request {
         let job = match Work::read(reader, claimed.fields.clone()) {
             Ok(Work::Job(job)) => job,
             Ok(Work::Part(_)) => {
-                return Err(refuse(wrong("malformed", "a part of a run stands in the stream of requested runs")));
+                return Err(refuse(wrong(
+                    "malformed",
+                    "a part of a run stands in the stream of requested runs",
+                )));
             }
             Err(malformed) => return Err(refuse(malformed)),
         };

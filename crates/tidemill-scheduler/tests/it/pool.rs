@@ -227,5 +227,8 @@ pub(crate) fn field(entry: &ClaimedEntry, name: &str) -> Option<String> {
     let stored = if word.is_some() { "run" } else { name };
     let found = entry.fields.iter().find(|(field, _)| &**field == stored.as_bytes());
     let text = found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())?;
-    word.map_or(Some(text.clone()), |word| text.split(' ').nth(word).map(str::to_owned))
+    match word {
+        Some(word) => text.split(' ').nth(word).map(str::to_owned),
+        None => Some(text),
+    }
 }

@@ -85,8 +85,18 @@ async fn what_cannot_start_goes_to_the_dead_letters_and_its_caller_is_told() {
         ("field", &["workflow", "flow", "delay", "5"], "unknown_field", "delay"),
         ("tool", &["tool", "echo"], "wrong_stream", "jobs:<queue>"),
         ("part", &["run", "r flow@1 0"], "malformed", "part of a run"),
-        ("reply", &["workflow", "flow", "reply_to", "tm:{0}:jobs:default"], "invalid_reply_to", "replies cannot go"),
-        ("late", &["workflow", "flow", "input", good, "deadline_ms", "0"], "deadline_exceeded", "deadline_ms"),
+        (
+            "reply",
+            &["workflow", "flow", "reply_to", "tm:{0}:jobs:default"],
+            "invalid_reply_to",
+            "replies cannot go",
+        ),
+        (
+            "late",
+            &["workflow", "flow", "input", good, "deadline_ms", "0"],
+            "deadline_exceeded",
+            "deadline_ms",
+        ),
     ];
     for (id, fields, code, words) in cases {
         pool.ask(&[fields, &["id", id, "result_ttl_ms", "60000"]].concat()).await;

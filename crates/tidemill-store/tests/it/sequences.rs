@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tidemill_protocol::{EntryId, RunState, StepState};
 use tidemill_store::{
-    ClaimedEntry, DeferState, Deferral, Dependent, Due, EndRun, FinishRun, Held, Mode, Released, Settled,
-    Slot, StepOutcome, keys,
+    ClaimedEntry, DeferState, Deferral, Dependent, Due, EndRun, FinishRun, Held, LIBRARY_VERSION, Mode,
+    Released, Settled, Slot, StepOutcome, keys, library_text,
 };
 
 use crate::flow::{WF, audit, run, start};
@@ -394,6 +394,24 @@ async fn compare(pool: &Pool, model: &Model) -> Result<(), TestCaseError> {
     same(pool.length(&pool.jobs()).await, (owned + model.waiting.len()).to_string(), "entries in flight")
 }
 
+/// Makes random sequences on both sides; the first disagreement, if there is one.
+fn disagreement(pool: &Pool, runtime: &tokio::runtime::Runtime, config: Config) -> Option<String> {
+    let outcome = TestRunner::new(config).run(&ops(), |ops| {
+        runtime.block_on(async {
+            pool.cli(&["FLUSHALL"]).await;
+            start(pool, "r1").await;
+            pool.home().beat("w1", 7, 0).await.unwrap();
+            let (mut model, worker) = (Model::started(), pool.worker("w1"));
+            let mut server = Server { pool, worker, claims: Vec::new() };
+            for op in ops {
+                step(&mut server, &mut model, op).await?;
+            }
+            compare(pool, &model).await
+        })
+    });
+    outcome.err().map(|error| error.to_string())
+}
+
 #[test]
 fn any_sequence_of_calls_does_what_the_model_does() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -401,20 +419,37 @@ fn any_sequence_of_calls_does_what_the_model_does() {
     let all = std::env::var_os("TIDEMILL_TEST_ALL").is_some_and(|value| value == "1");
     let config =
         Config { cases: if all { 2_000 } else { 100 }, failure_persistence: None, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&ops(), |ops| {
-        runtime.block_on(async {
-            pool.cli(&["FLUSHALL"]).await;
-            start(&pool, "r1").await;
-            pool.home().beat("w1", 7, 0).await.unwrap();
-            let (mut model, worker) = (Model::started(), pool.worker("w1"));
-            let mut server = Server { pool: &pool, worker, claims: Vec::new() };
-            for op in ops {
-                step(&mut server, &mut model, op).await?;
-            }
-            compare(&pool, &model).await
-        })
-    });
-    if let Err(error) = outcome {
-        panic!("{error}");
+    assert_eq!(disagreement(&pool, &runtime, config), None);
+}
+
+/// What the comparison is worth: each of these faults in the library must be seen.
+const FAULTS: [(&str, &str); 5] = [
+    // a join that does not wait
+    ("fires = seen_ended == ended and", "fires = seen_ended >= 1 and"),
+    // a retry that counts no attempt
+    ("tonumber(was.attempt) + 1 or was.attempt", "was.attempt or was.attempt"),
+    // a move without its audit record
+    ("note(change, name, 'running', 'ready', now, attempt, who)", ""),
+    // a run that ends twice
+    ("if RUN_ENDED[state] or ", "if "),
+    // a parked step that is told to be retrying
+    ("note(change, o.name, from, o.state, now,", "note(change, o.name, from, 'retrying', now,"),
+];
+
+#[test]
+fn the_model_sees_a_fault_in_the_library() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = runtime.block_on(Pool::start());
+    for (number, (right, wrong)) in FAULTS.into_iter().enumerate() {
+        let ours = format!("TIDEMILL_LIBRARY_VERSION = {LIBRARY_VERSION}");
+        // a newer library is left alone
+        let newer = format!("TIDEMILL_LIBRARY_VERSION = {}", 1_000 + number);
+        let text = library_text();
+        assert!(text.contains(right), "the library has no {right:?} any more");
+        let broken = text.replace(right, wrong).replace(&ours, &newer);
+        runtime.block_on(pool.cli(&["FUNCTION", "LOAD", "REPLACE", &broken]));
+        let config =
+            Config { cases: 500, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+        assert!(disagreement(&pool, &runtime, config).is_some(), "nobody noticed {wrong:?}");
     }
 }
