@@ -16,6 +16,7 @@ mod intake;
 mod items;
 mod jobs;
 mod library;
+mod model;
 mod moves;
 mod place;
 mod pool;
