@@ -2,9 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
-use tidemill_tool::{
-    Call, ErrorClass, Registry, RetryPolicy, Tool, ToolEntry, ToolError, ToolFuture,
-};
+use tidemill_tool::{Call, ErrorClass, Registry, RetryPolicy, Tool, ToolEntry, ToolError, ToolFuture};
 use tidemill_worker::{Order, Settings};
 use tokio::sync::Notify;
 

@@ -1,9 +1,5 @@
 //! Worker and scheduler together, in one process, on a real Redis of the test's own.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests say what they mean by failing"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
 mod jobs;
 mod pool;
