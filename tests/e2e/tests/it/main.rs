@@ -3,4 +3,5 @@
 
 mod jobs;
 mod pool;
+mod reference;
 mod workflows;
