@@ -55,6 +55,7 @@ impl Membership {
         let stale = |(known, at): (u64, Instant)| known != generation || at.elapsed() >= ANNOUNCE_EVERY;
         if self.announced.is_none_or(stale) {
             let member = Member {
+                reads_first: false,
                 consumer: who.to_owned(),
                 role: "scheduler".to_owned(),
                 host: host(),

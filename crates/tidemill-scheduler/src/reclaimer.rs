@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidemill_protocol::{EntryId, Job, Part, Reader, RunPart, StepState, Work};
 use tidemill_runtime::clock::Instant;
 use tidemill_runtime::duty::{Duty, Tick};
-use tidemill_store::{Burial, ClaimedEntry, Held, Partition, Released, Slot, keys};
+use tidemill_store::{Burial, ClaimedEntry, Held, Member, Partition, Released, Slot, keys};
 
 use crate::Error;
 use crate::context::{Context, count};
@@ -108,7 +108,8 @@ impl Ward {
     async fn list(&mut self) -> Result<(), Error> {
         let keys = self.partition.keys();
         let queues = self.partition.queues().await?;
-        let queue_streams = queues.into_iter().map(|queue| (keys.jobs(&queue), queue, keys::WORKERS));
+        let names = queues.into_iter().flat_map(|queue| [[&queue, keys::FIRST].concat(), queue]);
+        let queue_streams = names.map(|queue| (keys.jobs(&queue), queue, keys::WORKERS));
         let runs = (keys.runs(), keys::RUNS.to_owned(), keys::SCHEDULERS);
         self.streams = queue_streams.chain(std::iter::once(runs)).collect();
         self.holders.clear();
@@ -136,10 +137,10 @@ impl Ward {
                 }
                 after = Some(last.entry.clone());
                 let ids: Vec<EntryId> = held.into_iter().map(|held| held.entry).collect();
-                let Some(moved) = self.take(context, (stream, group), dead, ids).await? else {
+                let Some(moved) = self.take(context, (stream, group, queue), dead, ids).await? else {
                     return Ok(Progress::Alive);
                 };
-                context.counters.reclaimed.with(&[queue]).inc_by(moved);
+                context.counters.reclaimed.with(&[keys::base_of(queue)]).inc_by(moved);
                 tracing::info!(consumer = dead.consumer, queue, moved, "entries taken from the dead");
             }
         }
@@ -152,11 +153,33 @@ impl Ward {
         })
     }
 
+    /// Moves entries: to the front where a living worker reads it, else to the end of their stream.
+    async fn moved(
+        &self,
+        context: &Context,
+        (stream, group, queue): (&str, &'static str, &str),
+        dead: &Dead,
+        held: &[Held],
+    ) -> Result<Vec<Released>, Error> {
+        let base = keys::base_of(queue);
+        let reads = |member: &Member| {
+            member.reads_first
+                && member.consumer != dead.consumer
+                && member.queues.iter().any(|queue| queue == base)
+        };
+        if group == keys::WORKERS && self.partition.members().await?.iter().any(reads) {
+            let from = (&*dead.consumer, &*dead.beat);
+            return Ok(self.partition.reclaim(queue, &context.who, from, held).await?);
+        }
+        let from = (&*dead.consumer, Some(&*dead.beat));
+        Ok(self.partition.release((stream, group), &context.who, from, held).await?)
+    }
+
     /// Moves or buries entries. `None`: the consumer beats again; nothing more may be taken from it.
     async fn take(
         &self,
         context: &Context,
-        (stream, group): (&str, &'static str),
+        (stream, group, queue): (&str, &'static str, &str),
         dead: &Dead,
         ids: Vec<EntryId>,
     ) -> Result<Option<u64>, Error> {
@@ -170,8 +193,7 @@ impl Ward {
         }
         let mut moved = 0;
         if !held.is_empty() {
-            let from = (&*dead.consumer, Some(&*dead.beat));
-            let replies = self.partition.release((stream, group), &context.who, from, &held).await?;
+            let replies = self.moved(context, (stream, group, queue), dead, &held).await?;
             if replies.is_empty() {
                 return Ok(None);
             }

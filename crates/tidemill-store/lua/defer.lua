@@ -15,7 +15,7 @@ local function defer_step(o, run, audit, records, who, now, due)
     note(change, o.name, 'ready', 'running', started, o.attempt, who)
   end
   note(change, o.name, from, o.state, now, o.attempt, who)
-  local text = record(o.state, o.attempt, was.ready, started, due, who, '-', was.queue)
+  local text = record(o.state, o.attempt, was.ready, started, due, who, '-', base(was.queue))
   if records == run then put(change, o.slot, text) else redis.call('HSET', records, o.slot, text) end
   write_change(change)
   return 1

@@ -12,7 +12,7 @@ local function expand(keys, args)
   if not was or was.entry ~= entry or was.state ~= 'ready' then return -1 end
   local change = open_change(run, audit, now, found[2])
   note(change, name, 'ready', 'running', now, attempt, who)
-  put(change, 's' .. step, record('running', attempt, was.ready, now, '-', who, '-', was.queue))
+  put(change, 's' .. step, record('running', attempt, was.ready, now, '-', who, '-', base(was.queue)))
   put(change, 'n' .. step, total)
   put(change, 'u' .. step, first)
   put(change, 'g' .. step, 0)

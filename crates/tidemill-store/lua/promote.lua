@@ -23,7 +23,7 @@ local function promote(keys, args)
             local change = open_change(run, audit, now, found[2])
             local attempt = was.state == 'retrying' and tonumber(was.attempt) + 1 or was.attempt
             note(change, name, was.state, 'ready', now, attempt, '-')
-            local text = record('ready', attempt, now, '-', '-', '-', entry, was.queue)
+            local text = record('ready', attempt, now, '-', '-', '-', entry, base(was.queue))
             if records == run then put(change, slot, text) else redis.call('HSET', records, slot, text) end
             write_change(change)
           end

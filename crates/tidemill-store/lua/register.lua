@@ -12,6 +12,7 @@ redis.register_function({ function_name = 'tm1_bury', callback = bury, flags = {
 redis.register_function({ function_name = 'tm1_defer', callback = defer, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_promote', callback = promote, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_release', callback = release, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_reclaim', callback = reclaim, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_beat', callback = beat, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_forget', callback = forget, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_enqueue', callback = enqueue, flags = {} })

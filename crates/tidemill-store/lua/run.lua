@@ -43,10 +43,15 @@ local function parse_record(text)
   return { state = state, attempt = attempt, ready = ready, started = started, ended = ended, who = who, entry = entry, queue = queue }
 end
 
+-- The queue itself, of a name that may be that of its stream `first`.
+local function base(queue)
+  return string.match(queue, '^[^:]+')
+end
+
 -- The same for a step that is being settled: only what that needs.
 local function parse_flight(text)
   if not text then return nil end
-  return string.match(text, '^(%S+) %S+ (%S+) (%S+) %S+ %S+ (%S+) (%S+)$')
+  return string.match(text, '^(%S+) %S+ (%S+) (%S+) %S+ %S+ (%S+) ([^%s:]+)')
 end
 
 -- pending -> ready: the entry goes to the step's queue and its id into the record.
@@ -70,7 +75,8 @@ local function end_run(change, places, ending)
   if ending.error ~= '' then put(change, 'err', ending.error) end
   redis.call('ZREM', places.live, ending.id)
   redis.call('ZADD', places.ended, now, ending.id)
-  if ending.to ~= 'succeeded' then redis.call('ZADD', places.cancelled, now, ending.id) end
+  -- a job may have the same id: Redis gives both kinds their ids by the clock
+  if ending.to ~= 'succeeded' then redis.call('ZADD', places.cancelled, now, 'run ' .. ending.id) end
   if ending.to == 'failed' or ending.to == 'timed_out' then
     redis.call('XADD', places.dead, 'MAXLEN', '~', ending.dead_cap, '*', 'code', ending.code, 'reason', ending.reason,
       'stream', change.run, 'entry', '-', 'attempts', '1', 'at_ms', now,

@@ -20,13 +20,13 @@ local function go_on(change, o, items, target, found)
   local was, stopped = parse_record(found[7]), failed > tonumber(o.tolerate) or RUN_ENDED[found[1]]
   if not stopped and used < total then
     local own = redis.call('XADD', target, '*', 'run', o.id .. ' ' .. o.workflow .. ' ' .. o.step .. ' ' .. used)
-    redis.call('HSET', items, 's' .. used, record('ready', '1', change.now, '-', '-', '-', own, was.queue))
+    redis.call('HSET', items, 's' .. used, record('ready', '1', change.now, '-', '-', '-', own, base(was.queue)))
     note(change, o.name .. '[' .. used .. ']', 'pending', 'ready', change.now, '1', '-')
     put(change, 'u' .. o.step, used + 1)
   elseif gone == used then
     local own = redis.call('XADD', target, '*', 'run', o.id .. ' ' .. o.workflow .. ' ' .. o.step, 'gather', '1',
       'attempt', was.attempt)
-    put(change, 's' .. o.step, record('running', was.attempt, was.ready, was.started, '-', was.who, own, was.queue))
+    put(change, 's' .. o.step, record('running', was.attempt, was.ready, was.started, '-', was.who, own, base(was.queue)))
   end
 end
 
@@ -54,7 +54,7 @@ local function settle_item(keys, args)
         local started = ran and minus(now, o.ran_ms) or '-'
         if ran then note(change, subject, 'ready', 'running', started, o.attempt, who) end
         note(change, subject, ran and 'running' or 'ready', o.to, now, o.attempt, who)
-        redis.call('HSET', items, 's' .. o.item, record(o.to, o.attempt, was.ready, started, now, who, '-', was.queue),
+        redis.call('HSET', items, 's' .. o.item, record(o.to, o.attempt, was.ready, started, now, who, '-', base(was.queue)),
           'o' .. o.item, o.output, 'e' .. o.item, o.error)
         go_on(change, o, items, target, found)
         write_change(change)

@@ -39,6 +39,7 @@ pub(crate) const ALL: &[Function] = &[
     deferral::DEFER,
     deferral::PROMOTE,
     deferral::RELEASE,
+    deferral::RECLAIM,
     duties::BEAT,
     duties::FORGET,
     duties::CANCEL,

@@ -162,16 +162,14 @@ impl Partition {
     }
 
     async fn moved_in(&self, queue: &str, sought: &Sought<'_>) -> Result<Option<JobStatus>, Error> {
-        let mut ask = Cmd::new();
-        ask.arg("XREVRANGE")
-            .arg(self.keys().stream(queue))
-            .arg("+")
-            .arg("-")
-            .arg("COUNT")
-            .arg(LOOKED_THROUGH);
-        for entry in self.ask_entries("looking for moved work", &ask).await? {
-            if sought.is(&entry) {
-                return self.standing(queue, &entry.entry).await.map(Some);
+        for name in [[queue, keys::FIRST].concat(), queue.to_owned()] {
+            let mut ask = Cmd::new();
+            ask.arg("XREVRANGE").arg(self.keys().stream(&name)).arg("+").arg("-");
+            ask.arg("COUNT").arg(LOOKED_THROUGH);
+            for entry in self.ask_entries("looking for moved work", &ask).await? {
+                if sought.is(&entry) {
+                    return self.standing(&name, &entry.entry).await.map(Some);
+                }
             }
         }
         Ok(None)
@@ -189,7 +187,7 @@ impl Partition {
     async fn standing(&self, queue: &str, entry: &EntryId) -> Result<JobStatus, Error> {
         let group = if queue == keys::RUNS { keys::SCHEDULERS } else { keys::WORKERS };
         let holder = self.holder(&self.keys().stream(queue), group, entry.as_str()).await?;
-        let (queue, entry) = (queue.to_owned(), entry.to_string());
+        let (queue, entry) = (keys::base_of(queue).to_owned(), entry.to_string());
         Ok(match holder {
             Some((consumer, held_ms)) => JobStatus::Running { queue, entry, consumer, held_ms },
             None => JobStatus::Queued { queue, entry },

@@ -4,6 +4,15 @@
 pub const WORKERS: &str = "workers";
 /// The consumer group of the stream of requested runs.
 pub const SCHEDULERS: &str = "schedulers";
+/// Behind a queue's name: its stream of work that had begun with somebody who died. Workers read it before the queue's own.
+pub const FIRST: &str = ":first";
+
+/// The queue itself, of a name that may be that of its stream [`FIRST`].
+#[must_use]
+pub fn base_of(queue: &str) -> &str {
+    queue.strip_suffix(FIRST).unwrap_or(queue)
+}
+
 /// The name under which requested runs wait in `due` and `deferred`; no queue can have it.
 pub const RUNS: &str = "@runs";
 
@@ -34,7 +43,7 @@ impl Keys {
         [&self.prefix, kind, name].concat()
     }
 
-    /// Stream: work that is ready, one per queue. Entries are deleted when settled.
+    /// Stream: work that is ready, one per queue; and by the name `<queue>:first` what comes before it. Entries go when settled.
     #[must_use]
     pub fn jobs(&self, queue: &str) -> String {
         self.of("jobs:", queue)

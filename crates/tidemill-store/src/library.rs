@@ -32,6 +32,7 @@ const TEXT: &str = concat!(
     include_str!("../lua/defer.lua"),
     include_str!("../lua/promote.lua"),
     include_str!("../lua/release.lua"),
+    include_str!("../lua/reclaim.lua"),
     include_str!("../lua/beat.lua"),
     include_str!("../lua/forget.lua"),
     include_str!("../lua/enqueue.lua"),

@@ -26,6 +26,9 @@ pub struct Member {
     /// The queues that it serves.
     #[serde(default)]
     pub queues: Vec<String>,
+    /// Whether it reads each queue's stream `first` as well: only then may work be put there.
+    #[serde(default)]
+    pub reads_first: bool,
     /// How many tools it runs at once.
     #[serde(default)]
     pub slots: u32,

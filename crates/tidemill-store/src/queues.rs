@@ -39,23 +39,24 @@ impl Partition {
     /// # Errors
     /// Redis is not reachable or refuses.
     pub async fn depth(&self, queue: &str) -> Result<QueueDepth, Error> {
-        let stream = self.keys().stream(queue);
-        let mut ask = Pipeline::with_capacity(3);
-        ask.cmd("XLEN").arg(&stream).cmd("ZCARD").arg(self.keys().due(queue));
-        ask.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg(1);
-        let (length, deferred, first): (u64, u64, Vec<Value>) =
+        let (stream, first) = (self.keys().stream(queue), self.keys().jobs(&[queue, keys::FIRST].concat()));
+        let mut ask = Pipeline::with_capacity(5);
+        ask.cmd("ZCARD").arg(self.keys().due(queue));
+        for stream in [&stream, &first] {
+            ask.cmd("XLEN").arg(stream).cmd("XRANGE").arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
+        }
+        let (deferred, length, oldest, more, older): (u64, u64, Vec<Value>, u64, Vec<Value>) =
             self.link().pipeline("measuring a queue", &ask).await?;
         let group = if queue == keys::RUNS { keys::SCHEDULERS } else { keys::WORKERS };
-        let running = self.pending_count(&stream, group).await?;
-        let oldest_ms =
-            first.into_iter().next().map(crate::claims::entry_of).transpose()?.map(|entry| entry.entry.ms());
-        Ok(QueueDepth {
-            queue: queue.to_owned(),
-            ready: length.saturating_sub(running),
-            running,
-            deferred,
-            oldest_ms,
-        })
+        let mut running = self.pending_count(&stream, group).await?;
+        if more > 0 {
+            running += self.pending_count(&first, group).await?;
+        }
+        let times =
+            oldest.into_iter().chain(older).map(|entry| Ok(crate::claims::entry_of(entry)?.entry.ms()));
+        let oldest_ms = times.collect::<Result<Vec<u64>, Error>>()?.into_iter().min();
+        let ready = (length + more).saturating_sub(running);
+        Ok(QueueDepth { queue: queue.to_owned(), ready, running, deferred, oldest_ms })
     }
 
     async fn pending_count(&self, stream: &str, group: &str) -> Result<u64, Error> {

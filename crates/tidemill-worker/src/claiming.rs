@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::Event;
+use crate::queues::Queues;
 use crate::shared::Shared;
 
 /// Claims until the token is cancelled. After a fault the sweep is woken: what a lost reply claimed must be found.
@@ -72,7 +73,7 @@ fn take(
         return;
     }
     shared.capacity.take(entries.len());
-    shared.metrics.claimed.with(&[shared.queues.name(queue)]).inc_by(entries.len() as u64);
+    shared.metrics.claimed.with(&[keys::base_of(shared.queues.name(queue))]).inc_by(entries.len() as u64);
     let queue = u16::try_from(queue).unwrap_or(u16::MAX);
     // the executor outlives the claimers; if it is gone, the drain's last sweep hands these back
     drop(events.send(Event::Claimed(crate::outcome::Place { partition, queue }, entries)));
@@ -85,8 +86,8 @@ async fn claim(
     room: usize,
 ) -> Result<Vec<(usize, Vec<ClaimedEntry>)>, Error> {
     let queues = &shared.queues;
-    if queues.names().len() == 1 {
-        return claimer.claim(&[(queues.name(0), room)], true).await;
+    if queues.served().len() == 1 {
+        return read(queues, claimer, &[(0, room)], true).await;
     }
     let turn = queues.turn(random);
     let shares = queues.shares(&turn, room);
@@ -96,9 +97,9 @@ async fn claim(
         if share == 0 {
             continue;
         }
-        for (_, entries) in claimer.claim(&[(queues.name(*queue), share)], false).await? {
+        for (queue, entries) in read(queues, claimer, &[(*queue, share)], false).await? {
             left -= entries.len().min(left);
-            claimed.push((*queue, entries));
+            claimed.push((queue, entries));
         }
         if left == 0 {
             break;
@@ -109,7 +110,21 @@ async fn claim(
     }
     // nothing anywhere: wait for the first to come, of whichever queue; COUNT holds for each
     let each = (room / turn.len()).max(1);
-    let wanted: Vec<(&str, usize)> = turn.iter().map(|queue| (queues.name(*queue), each)).collect();
-    let woken = claimer.claim(&wanted, true).await?;
-    Ok(woken.into_iter().map(|(at, entries)| (turn[at], entries)).collect())
+    let wanted: Vec<(usize, usize)> = turn.iter().map(|queue| (*queue, each)).collect();
+    read(queues, claimer, &wanted, true).await
+}
+
+/// Claims from queues, what comes first in each before the rest.
+async fn read(
+    queues: &Queues,
+    claimer: &mut Claimer,
+    wanted: &[(usize, usize)],
+    wait: bool,
+) -> Result<Vec<(usize, Vec<ClaimedEntry>)>, Error> {
+    let indices: Vec<usize> =
+        wanted.iter().flat_map(|(queue, _)| [queues.first_of(*queue), *queue]).collect();
+    let counts = wanted.iter().flat_map(|(_, count)| [*count, *count]);
+    let named: Vec<(&str, usize)> = indices.iter().map(|index| queues.name(*index)).zip(counts).collect();
+    let claimed = claimer.claim(&named, wait).await?;
+    Ok(claimed.into_iter().map(|(at, entries)| (indices[at], entries)).collect())
 }

@@ -1,10 +1,12 @@
 //! Which queues to read next, and how much of each.
 
 use rand::Rng;
+use tidemill_store::keys::FIRST;
 
 use crate::settings::Order;
 
-/// The queues of a worker with their weights.
+/// The queues of a worker with their weights. Behind them, under indices of their own, stand their streams `first`: work that had
+/// begun with somebody who died, which is read before the queue's own.
 #[derive(Debug, Clone)]
 pub(crate) struct Queues {
     names: Vec<String>,
@@ -14,12 +16,25 @@ pub(crate) struct Queues {
 
 impl Queues {
     pub(crate) fn new(queues: Vec<(String, u32)>, order: Order) -> Self {
-        let (names, weights) = queues.into_iter().unzip();
+        let (mut names, weights): (Vec<String>, Vec<u32>) = queues.into_iter().unzip();
+        let first: Vec<String> = names.iter().map(|name| [name, FIRST].concat()).collect();
+        names.extend(first);
         Self { names, weights, order }
     }
 
+    /// The queues themselves.
+    pub(crate) fn served(&self) -> &[String] {
+        &self.names[..self.weights.len()]
+    }
+
+    /// The queues and their streams `first`, by index.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The index of a queue's stream `first`.
+    pub(crate) const fn first_of(&self, queue: usize) -> usize {
+        self.weights.len() + queue
     }
 
     pub(crate) fn name(&self, index: usize) -> &str {
@@ -28,7 +43,7 @@ impl Queues {
 
     /// The order in which to try the queues this time: strict as given, else drawn by weight without replacement.
     pub(crate) fn turn(&self, random: &mut impl Rng) -> Vec<usize> {
-        let mut left: Vec<usize> = (0..self.names.len()).collect();
+        let mut left: Vec<usize> = (0..self.weights.len()).collect();
         if self.order == Order::Strict || left.len() == 1 {
             return left;
         }

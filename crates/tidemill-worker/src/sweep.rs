@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_protocol::{EntryId, Part, Reader, Work};
-use tidemill_store::{ClaimedEntry, Error, Held, Partition, keys};
+use tidemill_protocol::{EntryId, Part, Reader, StepState, Work};
+use tidemill_store::{Burial, ClaimedEntry, Error, Held, Partition, Released, keys};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -121,7 +121,10 @@ async fn hand_back(shared: &Shared, store: &Partition, lost: &[(usize, EntryId)]
                 continue;
             }
             let who = &shared.consumer;
-            store.release((&stream, keys::WORKERS), who, (who, None), &held).await?;
+            let moved = store.release((&stream, keys::WORKERS), who, (who, None), &held).await?;
+            for (_, one) in moved.iter().zip(&held).filter(|(moved, _)| **moved == Released::Unmovable) {
+                bury(store, &stream, &one.entry).await?;
+            }
             shared.metrics.swept.inc_by(held.len() as u64);
             tracing::warn!(
                 entries = held.len(),
@@ -131,6 +134,21 @@ async fn hand_back(shared: &Shared, store: &Partition, lost: &[(usize, EntryId)]
         }
     }
     Ok(())
+}
+
+/// An entry with more fields than can be moved is no job that anybody could run.
+async fn bury(store: &Partition, stream: &str, entry: &EntryId) -> Result<(), Error> {
+    let burial = Burial {
+        entry,
+        id: entry.as_str(),
+        code: "malformed",
+        reason: "the entry has more fields than can be moved",
+        state: StepState::Failed,
+        attempts: 0,
+        ttl_ms: 0,
+        reply_to: None,
+    };
+    store.bury(stream, keys::WORKERS, &[burial]).await.map(drop)
 }
 
 /// An entry with the record that must follow its move.

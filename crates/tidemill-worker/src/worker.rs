@@ -66,6 +66,7 @@ impl Worker {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             queues,
+            reads_first: true,
             slots: u32::try_from(settings.max_parallel).unwrap_or(u32::MAX),
             started_at_ms: 0,
         };
@@ -123,7 +124,7 @@ impl Worker {
         }
         let mut executor =
             tracker.spawn(Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run());
-        tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.names(), slots = shared.settings.max_parallel, "worker started");
+        tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.served(), slots = shared.settings.max_parallel, "worker started");
 
         token.cancelled().await;
         tracing::info!(held = shared.capacity.held(), "draining");

@@ -100,7 +100,12 @@ async fn held(context: &Context) -> Outcome<HashMap<String, u64>> {
     for partition in context.store.partitions() {
         let mut streams = vec![(partition.keys().runs(), keys::SCHEDULERS)];
         streams.extend(
-            partition.queues().await?.iter().map(|queue| (partition.keys().jobs(queue), keys::WORKERS)),
+            partition
+                .queues()
+                .await?
+                .iter()
+                .flat_map(|queue| [queue.clone(), [queue, keys::FIRST].concat()])
+                .map(|queue| (partition.keys().jobs(&queue), keys::WORKERS)),
         );
         for (stream, group) in streams {
             for (consumer, pending) in partition.consumers(&stream, group).await? {

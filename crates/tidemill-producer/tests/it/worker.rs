@@ -99,6 +99,7 @@ fn outcome<'a>(entry: &'a EntryId, id: &'a str, step: u32) -> StepOutcome<'a> {
 
 pub(crate) async fn announce(door: &Door, consumer: &str, queues: &[&str]) {
     let member = Member {
+        reads_first: false,
         consumer: consumer.to_owned(),
         role: "worker".to_owned(),
         host: "here".to_owned(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidemill_protocol::EntryId;
 
 use super::{Function, FunctionCall, steps};
+use crate::keys::{FIRST, base_of};
 use crate::{Error, Partition};
 
 pub(super) const DEFER: Function = Function {
@@ -14,6 +15,11 @@ pub(super) const DEFER: Function = Function {
 };
 pub(super) const PROMOTE: Function =
     Function { name: "tm1_promote", keys: &["due", "deferred", "stream"], args: &["members"] };
+pub(super) const RECLAIM: Function = Function {
+    name: "tm1_reclaim",
+    keys: &["stream", "first", "beats"],
+    args: &["group", "who", "consumer", "beat", "deaths", "queue", "entries"],
+};
 pub(super) const RELEASE: Function = Function {
     name: "tm1_release",
     keys: &["stream", "beats"],
@@ -158,12 +164,13 @@ impl Partition {
     ) -> Result<Vec<bool>, Error> {
         let keys = self.keys();
         let stream = keys.stream(queue);
+        let base = base_of(queue);
         let mut call = FunctionCall::new(&DEFER, 4 + entries.len() * 3);
-        call.key(&stream).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.queues());
+        call.key(&stream).key(&keys.due(base)).key(&keys.deferred(base)).key(&keys.queues());
         for entry in entries {
             slot_keys(&mut call, self, &stream, entry.slot.as_ref());
         }
-        call.arg(group).arg(who).arg(queue).arg(entries.len());
+        call.arg(group).arg(who).arg(base).arg(entries.len());
         for entry in entries {
             let member = entry.slot.as_ref().map_or_else(|| format!("j:{}", entry.id), Slot::member);
             let (in_ms, at_ms) = match entry.due {
@@ -229,8 +236,9 @@ impl Partition {
         self.link().query("promoting", call.command()).await.map(steps::flags)
     }
 
-    /// Moves entries that `consumer` holds to new entries: handed back by itself (`beat` absent), or taken from it while its
-    /// liveness still stands at `beat`. Replies the new entries; an absent one was settled or moved by somebody else.
+    /// Moves entries that `consumer` holds to new entries at the end of their stream: handed back by itself (`beat` absent), or taken
+    /// from it while its liveness still stands at `beat`. Replies the new entries; an absent one was settled or moved by
+    /// somebody else.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
@@ -246,22 +254,46 @@ impl Partition {
         for one in held {
             slot_keys(&mut call, self, stream, one.slot.as_ref());
         }
-        call.arg(group)
-            .arg(who)
-            .arg(consumer)
-            .arg(beat.unwrap_or_default())
-            .arg(u8::from(beat.is_some()))
-            .arg(held.len());
-        for one in held {
-            call.arg(one.entry.as_str());
-            match &one.slot {
-                Some(slot) => call.arg(slot.field()).arg(&slot.name),
-                None => call.arg("").arg(""),
-            };
-            call.arg(one.attempt);
-        }
+        call.arg(group).arg(who).arg(consumer).arg(beat.unwrap_or_default());
+        call.arg(u8::from(beat.is_some())).arg(held.len());
+        write_held(&mut call, held);
         let replies = steps::texts(self.link().raw("moving entries", call.command()).await?)?;
         Ok(replies.into_iter().map(Released::of).collect())
+    }
+
+    /// Takes entries of a queue (or of its stream [`FIRST`]) from a dead worker and has them run before the others of the queue.
+    /// Replies as [`Self::release`].
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn reclaim(
+        &self,
+        queue: &str,
+        who: &str,
+        (consumer, beat): (&str, &str),
+        held: &[Held],
+    ) -> Result<Vec<Released>, Error> {
+        let (stream, first) = (self.keys().jobs(queue), [base_of(queue), FIRST].concat());
+        let mut call = FunctionCall::new(&RECLAIM, 3 + held.len() * 3);
+        call.key(&stream).key(&self.keys().jobs(&first)).key(&self.keys().beats());
+        for one in held {
+            slot_keys(&mut call, self, &stream, one.slot.as_ref());
+        }
+        call.arg(crate::keys::WORKERS).arg(who).arg(consumer).arg(beat).arg(1).arg(&first).arg(held.len());
+        write_held(&mut call, held);
+        let replies = steps::texts(self.link().raw("taking entries from the dead", call.command()).await?)?;
+        Ok(replies.into_iter().map(Released::of).collect())
+    }
+}
+
+fn write_held(call: &mut FunctionCall, held: &[Held]) {
+    for one in held {
+        call.arg(one.entry.as_str());
+        match &one.slot {
+            Some(slot) => call.arg(slot.field()).arg(&slot.name),
+            None => call.arg("").arg(""),
+        };
+        call.arg(one.attempt);
     }
 }
 

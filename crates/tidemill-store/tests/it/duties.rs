@@ -27,6 +27,7 @@ pub(crate) async fn a_consumer_is_forgotten_only_where_it_holds_nothing(pool: &P
     let held = claim(&mut worker, "default", 1).await;
     pool.home().beat("w1", 5, 0).await.unwrap();
     let member = Member {
+        reads_first: false,
         consumer: "w1".to_owned(),
         role: "worker".to_owned(),
         host: "h".to_owned(),

@@ -278,7 +278,7 @@ const FAULTS: [(&str, &str); 4] = [
     // a retry that counts no attempt
     ("tonumber(was.attempt) + 1 or was.attempt", "was.attempt or was.attempt"),
     // a move without its audit record
-    ("note(change, name, 'running', 'ready', now, attempt, who)", ""),
+    ("note(change, name, 'running', 'ready', move.now, attempt, move.who)", ""),
     // a parked step that is told to be retrying
     ("note(change, o.name, from, o.state, now,", "note(change, o.name, from, 'retrying', now,"),
 ];

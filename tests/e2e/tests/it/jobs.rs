@@ -304,3 +304,25 @@ async fn entries_that_are_no_jobs_go_to_the_dead_letters_and_block_nothing() {
     wanted.sort_unstable();
     assert_eq!(codes, wanted);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_worker_held_runs_before_the_backlog() {
+    let mut pool = Pool::start().await;
+    let settings = Settings { max_parallel: 1, max_read_ahead: 0, ..Settings::default() };
+    let nap = ["tool", "sleep", "input", "{\"ms\":20}"];
+    // the scheduler's own duty is to notice; a consumer that never beats again is what a killed worker leaves
+    pool.worker(settings);
+    for n in 0..200 {
+        pool.job("default", &format!("b{n}"), &nap).await;
+    }
+    let key = "tm:{0}:jobs:default";
+    let script = "redis.call('XADD', KEYS[1], '*', 'tool', 'echo', 'id', 'held', 'result_ttl_ms', '60000') \
+        redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], 'workers', 'dead') \
+        local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1] \
+        return redis.call('XCLAIM', KEYS[1], 'workers', 'dead', 0, last, 'FORCE', 'JUSTID')";
+    pool.cli(&["EVAL", script, "1", key]).await;
+    assert_eq!(pool.result("held").await["state"], "succeeded");
+    let ready = pool.store.home().depth("default").await.unwrap().ready;
+    assert!(ready > 20, "it overtook what had not begun, of which {ready} are left");
+    assert_eq!(pool.result("b199").await["state"], "succeeded");
+}

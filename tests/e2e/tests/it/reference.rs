@@ -67,14 +67,24 @@ fn the_page_of_settings_is_what_the_structs_say() {
         section::<tidemill_store::Settings>("redis", "crates/tidemill-store/src/settings.rs"),
         section::<tidemill_worker::Settings>("worker", "crates/tidemill-worker/src/settings.rs"),
         section::<tidemill_scheduler::Settings>("scheduler", "crates/tidemill-scheduler/src/settings.rs"),
-        section::<tidemill_scheduler::RetentionSettings>("retention", "crates/tidemill-scheduler/src/retention.rs"),
+        section::<tidemill_scheduler::RetentionSettings>(
+            "retention",
+            "crates/tidemill-scheduler/src/retention.rs",
+        ),
         section::<tidemill_producer::Settings>("producer", "crates/tidemill-producer/src/settings.rs"),
-        section::<tidemill_tools::http::Settings>("http_request", "crates/tidemill-tools/src/http/settings.rs"),
+        section::<tidemill_tools::http::Settings>(
+            "http_request",
+            "crates/tidemill-tools/src/http/settings.rs",
+        ),
         section::<tidemill_tools::exec::Settings>("exec", "crates/tidemill-tools/src/exec/settings.rs"),
         section::<tidemill_tools::template::Settings>("template", "crates/tidemill-tools/src/template.rs"),
         section::<tidemill_tools::jq::Settings>("jq", "crates/tidemill-tools/src/jq.rs"),
     ];
-    let named = section_of::<tidemill_tools::NamedTool>("tools.<name>", "crates/tidemill-tools/src/settings.rs", "NamedTool");
+    let named = section_of::<tidemill_tools::NamedTool>(
+        "tools.<name>",
+        "crates/tidemill-tools/src/settings.rs",
+        "NamedTool",
+    );
     compare("docs/configuration.md", "settings", &format!("{}{named}\n", pages.concat()));
 }
 
