@@ -63,6 +63,8 @@ pub struct Extras {
     pub deaths: u32,
     /// When its first attempt began, in Unix milliseconds; only set for a retry.
     pub first_attempt_ms: Option<u64>,
+    /// Whether it was put aside before: its time has come, then.
+    pub was_put_aside: bool,
 }
 
 /// One job or run as asked for.
@@ -298,6 +300,7 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         b"_attempts" => extras.attempts_before = number("_attempts", value)?,
         b"_deaths" => extras.deaths = number("_deaths", value)?,
         b"_first_ms" => extras.first_attempt_ms = Some(number("_first_ms", value)?),
+        b"_why" => extras.was_put_aside = true,
         name if name.starts_with(b"_") => {}
         name => {
             let shown: String = String::from_utf8_lossy(name).chars().take(40).collect();

@@ -8,6 +8,7 @@ local function accept(keys, args)
   local replies = {}
   for i = 1, tonumber(entries) do
     local entry, first, keep_ms = unpack(args, i * 3, i * 3 + 2)
+    keep_ms = bounded(keep_ms)
     local holder = redis.call('SET', keys[1 + i], first, 'NX', 'GET', 'PX', keep_ms)
     if not holder or holder == first then
       replies[i] = 1

@@ -3,9 +3,9 @@
 -- Replies: 'cancelled' | 'requested'.
 local function keep_cancelled(fields, id, result, now)
   local ttl_ms = fields and field(fields, 'result_ttl_ms')
-  if ttl_ms and string.match(ttl_ms, '^%d+$') and ttl_ms ~= '0' then
+  if ttl_ms and string.match(ttl_ms, '^%d+$') and tonumber(ttl_ms) > 0 then
     local head = '{"id":"' .. id .. '","state":"cancelled","output":null,"error":{"code":"cancelled","message":"cancelled before it began"},"attempts":0'
-    redis.call('SET', result, head .. ',"finished_at_ms":' .. now .. '}', 'PX', ttl_ms)
+    redis.call('SET', result, head .. ',"finished_at_ms":' .. now .. '}', 'PX', bounded(ttl_ms))
   end
 end
 

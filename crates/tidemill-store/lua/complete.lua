@@ -22,7 +22,7 @@ end
 local function complete(keys, args)
   local stream = keys[1]
   local group, ttl_ms, has_reply, jobs = unpack(args, 1, 4)
-  jobs = tonumber(jobs)
+  jobs, ttl_ms = tonumber(jobs), bounded(ttl_ms)
   local owned = take_all(stream, group, args, jobs)
   local tail, kept, sent = ',"finished_at_ms":' .. now_ms() .. '}', ttl_ms ~= '0', has_reply == '1'
   local replies, gone, n, key = {}, { 'XDEL', stream }, 2, 2

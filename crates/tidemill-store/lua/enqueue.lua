@@ -12,6 +12,7 @@ local function enqueue(keys, args)
   redis.call('SADD', queues, queue)
   for i = 1, tonumber(jobs) do
     local id, keep_ms, at_ms, in_ms, count = unpack(args, arg, arg + 4)
+    keep_ms = bounded(keep_ms)
     local first, last = arg + 5, arg + 4 + tonumber(count)
     arg = last + 1
     local at = in_ms ~= '0' and plus(now, in_ms) or at_ms

@@ -25,7 +25,7 @@ local function expand(keys, args)
     note(change, name .. '[' .. i .. ']', 'pending', 'ready', now, '1', '-')
   end
   if #records > 0 then redis.call('HSET', items, unpack(records)) end
-  redis.call('PEXPIRE', items, keep_ms)
+  redis.call('PEXPIRE', items, bounded(keep_ms))
   write_change(change)
   return 1
 end

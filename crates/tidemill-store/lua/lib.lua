@@ -21,12 +21,21 @@ local function whole(number)
   return text
 end
 
+-- Times beyond this (285,000 years) mean for ever: Redis refuses longer ones, and a refusal midway undoes nothing.
+local LONGEST_MS = 9000000000000000
+
+-- A duration that Redis takes as it stands.
+local function bounded(ms)
+  if #ms < 16 or tonumber(ms) <= LONGEST_MS then return ms end
+  return whole(LONGEST_MS)
+end
+
 local function minus(now, ms)
-  return string.format('%d', now - ms)
+  return string.format('%d', math.max(now - ms, 0))
 end
 
 local function plus(now, ms)
-  return string.format('%d', now + ms)
+  return string.format('%d', math.min(now + ms, LONGEST_MS))
 end
 
 -- The fence: true when the caller still owned the entry. Whoever gets false must not change anything.
@@ -66,7 +75,7 @@ end
 -- A result as the wire contract writes it. `head` is `{"id":…,"attempts":n` from the caller; only the time is added.
 local function publish(result_key, reply_key, head, ttl_ms, replies, now)
   if ttl_ms ~= '0' then
-    redis.call('SET', result_key, head .. ',"finished_at_ms":' .. now .. '}', 'PX', ttl_ms)
+    redis.call('SET', result_key, head .. ',"finished_at_ms":' .. now .. '}', 'PX', bounded(ttl_ms))
   end
   if replies == '1' then
     -- the caller's own key: of another type it must not undo what was settled

@@ -13,10 +13,11 @@ local function promote(keys, args)
     replies[i] = 0
     if at and tonumber(at) <= tonumber(now) then
       local packed = redis.call('HGET', deferred, member)
+      -- what cannot be added stays where it is
+      local entry = packed and redis.call('XADD', stream, '*', unpack(cmsgpack.unpack(packed)))
       redis.call('ZREM', due, member)
       redis.call('HDEL', deferred, member)
       if packed then
-        local entry = redis.call('XADD', stream, '*', unpack(cmsgpack.unpack(packed)))
         if slot ~= '' then
           local found, was = redis.call('HMGET', run, 'st', 'q'), parse_record(redis.call('HGET', records, slot))
           if found[1] and was then

@@ -91,6 +91,6 @@ local function end_run(change, places, ending)
 end
 
 local function expire_run(change, retention_ms)
-  redis.call('PEXPIRE', change.run, retention_ms)
-  redis.call('PEXPIRE', change.audit, retention_ms)
+  redis.call('PEXPIRE', change.run, bounded(retention_ms))
+  redis.call('PEXPIRE', change.audit, bounded(retention_ms))
 end

@@ -65,7 +65,7 @@ pub(crate) async fn a_run_is_cancelled_once_and_its_steps_record_their_own_end(p
     pool.interruption().await;
     assert_eq!(pool.home().end_run(&end("r1", RunState::Cancelled)).await.unwrap(), Some(true));
     assert_eq!(pool.home().end_run(&end("r1", RunState::Failed)).await.unwrap(), Some(false), "it has ended");
-    assert_eq!(pool.home().beat("w1", 1, 0).await.unwrap().cancelled, ["r1"]);
+    assert_eq!(pool.home().beat("w1", 1, 0).await.unwrap().cancelled, ["run r1"]);
     let stopped: Vec<StepOutcome<'_>> =
         held.iter().map(|e| outcome(&e.entry, "r1", step_of(e), StepState::Cancelled)).collect();
     assert_eq!(settle(pool, &stopped).await, [Settled::Recorded, Settled::Recorded]);

@@ -57,7 +57,7 @@ pub(crate) async fn a_failed_step_ends_the_run_and_leaves_a_letter_that_can_be_r
     let letters = pool.home().letters(None, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].field("input").unwrap(), "{\"n\":1}");
-    assert_eq!(pool.home().beat("w1", 1, 0).await.unwrap().cancelled, ["r1"]);
+    assert_eq!(pool.home().beat("w1", 1, 0).await.unwrap().cancelled, ["run r1"]);
 }
 
 pub(crate) async fn of_a_thousand_settlers_of_a_step_one_wins(pool: &Pool) {
