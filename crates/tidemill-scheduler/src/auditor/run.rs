@@ -33,6 +33,8 @@ pub(super) enum Audited {
 pub(super) struct Run {
     id: String,
     workflow: String,
+    /// The queue that its caller asked for.
+    queue: Option<String>,
     plan: Option<Arc<Plan>>,
     /// Each step's record, as text and read; absent for steps that never became ready.
     records: Vec<Option<(String, StepRecord)>>,
@@ -47,25 +49,26 @@ struct InFlight {
 
 /// Looks at a run and repairs what was lost of it.
 pub(super) async fn audit(context: &Context, partition: &Partition, id: &str) -> Result<Audited, Error> {
-    let names = ["st", "wf", "q"].map(ToOwned::to_owned);
+    let names = ["st", "wf", "q", "qu"].map(ToOwned::to_owned);
     let head: Vec<Option<String>> = texts(partition.fields_of(id, None, &names).await?);
-    let [state, workflow, seq] = &head[..] else { return Ok(Audited::InFlight) };
+    let [state, workflow, seq, queue] = &head[..] else { return Ok(Audited::InFlight) };
     if state.as_deref().and_then(RunState::parse).is_none_or(RunState::is_terminal) {
         partition.drop_live(id).await?;
         return Ok(Audited::InFlight);
     }
     let workflow = workflow.clone().unwrap_or_default();
+    let queue = queue.clone();
     let seq = seq.as_deref().and_then(|seq| seq.parse().ok()).unwrap_or(0);
     let plan = match context.plans.of(&workflow).await {
         Ok(plan) => plan,
         Err(crate::NoPlan::Store(error)) => return Err(error.into()),
         Err(_) => {
-            let run = Run { id: id.to_owned(), workflow, plan: None, records: Vec::new() };
+            let run = Run { id: id.to_owned(), workflow, queue, plan: None, records: Vec::new() };
             return Ok(Audited::Still { seq, run: Box::new(run) });
         }
     };
     let records = records(partition, id, None, count(plan.steps.len())).await?;
-    let run = Run { id: id.to_owned(), workflow, plan: Some(plan), records };
+    let run = Run { id: id.to_owned(), workflow, queue, plan: Some(plan), records };
     if run.check_in_flight(context, partition).await? {
         Ok(Audited::InFlight)
     } else {
@@ -172,6 +175,12 @@ impl Run {
         Ok(())
     }
 
+    /// How many items of a `for_each` were dispatched so far.
+    async fn dispatched(&self, partition: &Partition, step: u32) -> Result<u64, Error> {
+        let row = partition.fields_of(&self.id, None, &[format!("u{step}")]).await?;
+        Ok(texts(row).into_iter().next().flatten().and_then(|used| used.parse().ok()).unwrap_or(0))
+    }
+
     /// A `for_each` has items in flight, or is about to gather them.
     async fn check_items(
         &self,
@@ -180,8 +189,7 @@ impl Run {
         step: u32,
         (text, record): (&String, &StepRecord),
     ) -> Result<(), Error> {
-        let row = partition.fields_of(&self.id, None, &[format!("u{step}")]).await?;
-        let used = texts(row).into_iter().next().flatten().and_then(|used| used.parse().ok()).unwrap_or(0);
+        let used = self.dispatched(partition, step).await?;
         let records = records(partition, &self.id, Some(step), used).await?;
         let flying: Vec<InFlight> = (0_u64..)
             .zip(records)
@@ -192,6 +200,10 @@ impl Run {
             })
             .collect();
         if flying.is_empty() {
+            if self.dispatched(partition, step).await? != used {
+                // the last one ended while we read, and another was dispatched
+                return Ok(());
+            }
             let gather = InFlight { slot: self.slot(step, None), text: text.clone(), record: record.clone() };
             return self.repair(context, partition, &gather, "gather").await;
         }
@@ -212,7 +224,7 @@ impl Run {
             return Ok(false);
         }
         let steps = overlooked.get(..MOST_MENDED).unwrap_or(&overlooked);
-        let added = partition.mend((&self.id, &self.workflow), &plan.queue, seq, steps).await?;
+        let added = partition.mend((&self.id, &self.workflow), self.home(plan), seq, steps).await?;
         if added > 0 {
             let what = if complete { "finish" } else { "dispatch" };
             context.counters.repaired.with(&[what]).inc_by(added);
@@ -221,8 +233,13 @@ impl Run {
         Ok(true)
     }
 
+    /// The queue of its own entries, and of steps that name none.
+    fn home<'q>(&'q self, plan: &'q Plan) -> &'q str {
+        self.queue.as_deref().unwrap_or(&plan.queue)
+    }
+
     /// Steps that were never dispatched although their needs call for it.
-    fn overlooked<'p>(&self, plan: &'p Plan) -> Vec<Overlooked<'p>> {
+    fn overlooked<'p>(&'p self, plan: &'p Plan) -> Vec<Overlooked<'p>> {
         let need = |step: &u32| {
             let record = self.records.get(*step as usize).and_then(Option::as_ref);
             let continues = plan.step(*step).is_some_and(|step| step.continue_on_error);
@@ -238,7 +255,7 @@ impl Run {
                 overlooked.push(Overlooked {
                     step: index,
                     name: &step.id,
-                    queue: plan.queue_of(index),
+                    queue: step.queue.as_deref().unwrap_or_else(|| self.home(plan)),
                     ended: number(|need| *need != Need::Pending),
                     ok: number(|need| *need == Need::Succeeded),
                 });
