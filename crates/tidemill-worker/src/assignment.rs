@@ -70,6 +70,11 @@ pub(crate) enum End {
 impl Owner {
     /// The step or item behind it.
     pub(crate) fn slot(&self) -> Option<Slot> {
+    /// Whether it is a part of a run, whose id is the run's.
+    pub(crate) const fn is_part(&self) -> bool {
+        matches!(self, Self::Step { .. } | Self::Item { .. })
+    }
+
         match self {
             Self::Plain | Self::Job(_) => None,
             Self::Step { run, step, .. } => Some(slot_of(run, *step, None)),
@@ -93,6 +98,16 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
     };
     let Target::Tool(name) = target else {
         let reason = "a field \"workflow\" in a queue: runs are asked for in the stream \"runs\"".to_owned();
+    // before anything is buried: a letter's result goes there too
+    if let Some(reply_to) = extras.as_ref().and_then(|extras| extras.reply_to.as_deref())
+        && !shared.store.partitions()[place.partition as usize].may_reply_to(reply_to)
+    {
+        let reason = format!(
+            "reply_to {reply_to:?} is not allowed: use a stream outside the namespace, or one that begins with \
+                              the partition's prefix and \"reply:\""
+        );
+        return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
+    }
         return Err(bury(entry, extras.as_deref(), StepState::Failed, "wrong_stream", reason));
     };
     let Some(tool) = shared.registry.get(name.split('@').next().unwrap_or(&name)) else {
@@ -104,15 +119,6 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
             let reason =
                 format!("{} workers died while they held this job; it is not tried again", extras.deaths);
             return Err(bury(entry, Some(extras), StepState::Failed, "crash_budget", reason));
-        }
-        if let Some(reply_to) = extras.reply_to.as_deref()
-            && !shared.store.partitions()[place.partition as usize].may_reply_to(reply_to)
-        {
-            let reason = format!(
-                "reply_to {reply_to:?} is not allowed: use a stream outside the namespace, or one that begins with \
-                                  the partition's prefix and \"reply:\""
-            );
-            return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
         }
     }
     let first = extras.as_ref().and_then(|extras| extras.first_entry.as_ref()).unwrap_or(&entry);

@@ -73,7 +73,8 @@ impl Capacity {
 
     /// Entries were settled, put aside or handed back.
     pub(crate) fn give_back(&self, count: usize) {
-        self.held.fetch_sub(count, Ordering::AcqRel);
+        // never below nothing: a count that wrapped around would claim no more for ever
+        self.held.update(Ordering::AcqRel, Ordering::Acquire, |held| held.saturating_sub(count));
         self.settled.fetch_add(count, Ordering::Relaxed);
         self.freed.notify_waiters();
     }

@@ -29,7 +29,9 @@ pub(crate) async fn run(
         let room = tokio::select! {
             biased;
             () = token.cancelled() => return Ok(()),
-            room = shared.capacity.room_for_some() => room.min(shared.settings.max_batch),
+            // all partitions' claimers see the same room: each takes its share of it, or together they would overfill it
+            room = shared.capacity.room_for_some() =>
+                room.div_ceil(shared.store.partitions().len()).min(shared.settings.max_batch),
         };
         let claimed = tokio::select! {
             biased;
@@ -57,6 +59,9 @@ pub(crate) async fn run(
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 } else if error.remedy() == tidemill_store::Remedy::Wait {
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                } else {
+                    // a server that takes connections and breaks them at once is not asked without end
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
             }
         }

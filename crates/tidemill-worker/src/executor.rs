@@ -5,6 +5,7 @@
 //! partition in batches.
 
 mod attempt;
+mod cancelled;
 mod dispatch;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +22,7 @@ use crate::assignment::{Assignment, End, Running};
 use crate::outcome::{Outcome, Place};
 use crate::part::Readied;
 use crate::shared::Shared;
+use cancelled::Cancelled;
 
 /// What the executor reacts to.
 pub(crate) enum Event {
@@ -28,6 +30,8 @@ pub(crate) enum Event {
     Claimed(Place, Vec<ClaimedEntry>),
     /// A batch of parts of runs was read, or of named jobs recognised.
     Readied(u64, Vec<Readied>),
+    /// The reading of a batch panicked: nobody works on its entries.
+    GivenUp(u64),
     /// An attempt ended.
     Finished(u64, End),
     /// Jobs or runs were cancelled.
@@ -64,7 +68,8 @@ pub(crate) struct Executor {
     preparing: HashMap<u64, Vec<EntryId>>,
     /// Parked for their kind's cap in the second that began then.
     over_cap: HashMap<&'static str, (Instant, u32)>,
-    cancelled: HashMap<String, Instant>,
+    /// What one more death would bury, if such work is in hand: only one at a time, so that nothing else dies with it.
+    cancelled: Cancelled,
     outcomes: Vec<Vec<Outcome>>,
     draining: bool,
 }
@@ -92,7 +97,7 @@ impl Executor {
             capped: HashMap::new(),
             preparing: HashMap::new(),
             over_cap: HashMap::new(),
-            cancelled: HashMap::new(),
+            cancelled: Cancelled::default(),
             outcomes,
             draining: false,
         }
@@ -129,6 +134,11 @@ impl Executor {
             }
             Event::Finished(key, end) => self.finished(key, end),
             Event::Cancelled(ids) => self.cancel(ids),
+            Event::GivenUp(batch) => {
+                let entries = self.preparing.remove(&batch).map_or(0, |entries| entries.len());
+                self.shared.capacity.give_back(entries);
+                tracing::error!(entries, "reading a batch panicked; the sweep hands its entries back");
+            }
             Event::Known(entries, reply) => drop(reply.send(self.unknown(entries))),
             Event::Drain => self.drain(),
             Event::Stop => self.stop(),
@@ -142,12 +152,12 @@ impl Executor {
         if waiting.len() >= FLUSH {
             self.flush();
         }
+        self.shared.backlogs[partition].add(1);
     }
 
     fn flush(&mut self) {
         for (outcomes, settler) in self.outcomes.iter_mut().zip(&self.settlers) {
             if !outcomes.is_empty() {
-                self.shared.backlog.add(outcomes.len());
                 // settlers live until their senders, which are ours, are gone
                 drop(settler.send(std::mem::take(outcomes)));
             }
@@ -174,16 +184,17 @@ impl Executor {
         self.settle(outcome);
     }
 
-    fn cancel(&mut self, ids: Vec<String>) {
-        let now = Instant::now();
-        self.cancelled.retain(|_, at| now.duration_since(*at) < std::time::Duration::from_secs(24 * 3600));
-        for id in ids {
-            for active in self.active.values_mut().filter(|active| *active.running.id == *id) {
-                if let Some(stop) = active.stop.take() {
-                    drop(stop.send(End::Cancelled));
-                }
+    fn cancel(&mut self, told: Vec<String>) {
+        let new = self.cancelled.insert(told, Instant::now());
+        if new.is_empty() {
+            return;
+        }
+        for active in self.active.values_mut() {
+            if new.has(active.running.owner.is_part(), &active.running.id)
+                && let Some(stop) = active.stop.take()
+            {
+                drop(stop.send(End::Cancelled));
             }
-            self.cancelled.insert(id, now);
         }
     }
 

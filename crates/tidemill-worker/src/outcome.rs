@@ -126,6 +126,13 @@ pub(crate) struct StepEnd {
     pub(crate) mode: Mode,
 }
 
+impl StepEnd {
+    /// How many steps count this end.
+    pub(crate) fn width(&self) -> usize {
+        self.origin.map_or_else(|| self.run.plan.roots(), |step| self.run.plan.dependents(step)).len()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct ItemEnd {
     pub(crate) run: RunRef,

@@ -6,6 +6,9 @@ use std::sync::{Arc, RwLock};
 use tidemill_store::Partition;
 use tidemill_workflow::{Plan, ToolCatalog};
 
+/// More compiled workflows than this are not kept.
+const MOST_KEPT: usize = 512;
+
 /// Why a plan cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
@@ -17,7 +20,7 @@ pub(crate) enum PlanError {
     Unusable(String),
 }
 
-/// Every plan that this process has met.
+/// The plans that this process has met lately.
 #[derive(Debug)]
 pub(crate) struct Plans {
     home: Partition,
@@ -57,10 +60,17 @@ impl Plans {
         let version = version.parse().map_err(|_| unusable("has no number for a version".to_owned()))?;
         let published = self.home.definition(name, Some(version)).await?;
         let published = published.ok_or_else(|| unusable("is not published".to_owned()))?;
-        let plan = Plan::from_source(&published.source, workflow, &AnyTool)
+        let mut plan = Plan::from_source(&published.source, workflow, &AnyTool)
             .map_err(|problems| unusable(format!("does not compile: {problems}")))?;
+        // what it was published as is what it is called, whatever its text says
+        plan.name.clone_from(&published.name);
+        plan.version = published.version;
         let plan = Arc::new(plan);
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known.len() >= MOST_KEPT {
+            // rare, and cheap to make good: whatever is still needed is compiled again
+            known.clear();
+        }
         known.insert(workflow.to_owned(), Arc::clone(&plan));
         Ok(plan)
     }

@@ -48,7 +48,7 @@ pub(crate) async fn run(
         let count = round.len();
         let groups = Groups::of(round).into_calls(CALL);
         join_all(groups.iter().map(|group| settle(&shared, &store, group))).await;
-        shared.backlog.remove(count);
+        shared.backlogs[partition].remove(count);
         shared.capacity.give_back(count);
     }
 }

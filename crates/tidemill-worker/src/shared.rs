@@ -27,7 +27,8 @@ pub(crate) struct Shared {
     pub(crate) clock: RedisClock,
     pub(crate) limits: Limits,
     pub(crate) metrics: WorkerMetrics,
-    pub(crate) backlog: Backlog,
+    /// One for each partition.
+    pub(crate) backlogs: Vec<Backlog>,
 }
 
 /// Longest pause between two tries.
@@ -80,30 +81,46 @@ impl RedisClock {
     }
 }
 
-/// Outcomes that are not yet settled. The epoch grows whenever the last of them is: what existed at a mark is settled once the
-/// mark has passed.
+/// A partition's outcomes on their way to Redis. They are settled in the order in which they came, so what existed at a mark is
+/// settled once as many are.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    waiting: AtomicU64,
-    epoch: AtomicU64,
+    added: AtomicU64,
+    settled: AtomicU64,
 }
 
 impl Backlog {
     pub(crate) fn add(&self, count: usize) {
-        self.waiting.fetch_add(count as u64, Ordering::AcqRel);
+        self.added.fetch_add(count as u64, Ordering::AcqRel);
     }
 
     pub(crate) fn remove(&self, count: usize) {
-        if self.waiting.fetch_sub(count as u64, Ordering::AcqRel) == count as u64 {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
-        }
+        self.settled.fetch_add(count as u64, Ordering::AcqRel);
     }
 
     pub(crate) fn mark(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.added.load(Ordering::Acquire)
     }
 
     pub(crate) fn has_passed(&self, mark: u64) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0 || self.epoch.load(Ordering::Acquire) > mark
+        self.settled.load(Ordering::Acquire) >= mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Backlog;
+
+    #[test]
+    fn a_mark_passes_although_more_always_comes_and_not_before_all_of_it_is_settled() {
+        let backlog = Backlog::default();
+        backlog.add(5);
+        let mark = backlog.mark();
+        backlog.add(100);
+        backlog.remove(4);
+        assert!(!backlog.has_passed(mark));
+        backlog.add(100);
+        backlog.remove(50);
+        assert!(backlog.has_passed(mark), "151 still wait, none of them existed at the mark");
     }
 }

@@ -43,9 +43,10 @@ pub(crate) async fn run(
             () = wanted.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        let next = shared.backlog.mark();
+        // asked before the look: what it shows may have been settled while it was under way
+        let passed = shared.backlogs[partition].has_passed(mark);
         let Ok(unknown) = look(&shared, &store, &events).await else { continue };
-        if shared.backlog.has_passed(mark) {
+        if passed {
             let lost: Vec<_> =
                 unknown.iter().filter(|(_, entry)| suspects.contains(entry)).cloned().collect();
             if !lost.is_empty()
@@ -55,7 +56,7 @@ pub(crate) async fn run(
             }
         }
         suspects = unknown.into_iter().map(|(_, entry)| entry).collect();
-        mark = next;
+        mark = shared.backlogs[partition].mark();
     }
 }
 

@@ -1,8 +1,10 @@
 //! A worker from its start to its end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidemill_runtime::health::Health;
 use tidemill_runtime::metrics::Metrics;
 use tidemill_runtime::tasks::{OnFailure, Tasks};
@@ -31,6 +33,11 @@ pub enum WorkerError {
     /// Redis cannot be reached, or cannot be used.
     #[error(transparent)]
     Store(#[from] Error),
+    /// A part of it panicked. What it held was handed back as far as that could be done.
+    #[error(
+        "a part of the worker panicked (the log says where); the process ends, for it would live and be deaf"
+    )]
+    Panicked,
 }
 
 /// A worker that is ready to run.
@@ -72,6 +79,7 @@ impl Worker {
         };
         let metrics = WorkerMetrics::new(metrics);
         metrics.slots.set(i64::from(member.slots));
+        let backlogs = store.partitions().iter().map(|_| Backlog::default()).collect();
         let shared = Shared {
             plans: Plans::new(store.home().clone()),
             store,
@@ -82,7 +90,7 @@ impl Worker {
             clock: RedisClock::default(),
             limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
             metrics,
-            backlog: Backlog::default(),
+            backlogs,
             settings,
         };
         Ok(Self { shared: Arc::new(shared), member, health: health.clone() })
@@ -104,13 +112,14 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let (sender, events) = mpsc::unbounded_channel();
         let (claiming, keeping) = (CancellationToken::new(), CancellationToken::new());
+        let failed = CancellationToken::new();
         let (tracker, tasks) = (TaskTracker::new(), Tasks::new());
         let mut settlers = Vec::new();
         for partition in 0..shared.store.partitions().len() {
             let (outcomes, settled) = mpsc::unbounded_channel();
             settlers.push(outcomes);
-            tracker.spawn(settler::run(Arc::clone(&shared), partition, settled));
-            self.partition(partition, &sender, &tasks, (&claiming, &keeping));
+            tracker.spawn(vital(failed.clone(), settler::run(Arc::clone(&shared), partition, settled)));
+            self.partition(partition, &sender, &tasks, (&claiming, &keeping, &failed));
         }
         {
             let (shared, keeping) = (Arc::clone(&shared), keeping.clone());
@@ -122,11 +131,14 @@ impl Worker {
                 Ok::<(), Error>(())
             });
         }
-        let mut executor =
-            tracker.spawn(Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run());
+        let executor = Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run();
+        let mut executor = tracker.spawn(vital(failed.clone(), executor));
         tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.served(), slots = shared.settings.max_parallel, "worker started");
 
-        token.cancelled().await;
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = failed.cancelled() => tracing::error!("a part of the worker panicked; it ends"),
+        }
         tracing::info!(held = shared.capacity.held(), "draining");
         claiming.cancel();
         drop(sender.send(Event::Drain));
@@ -141,7 +153,7 @@ impl Worker {
         self.leave().await;
         keeping.cancel();
         tasks.shutdown(LAST_WORDS).await;
-        Ok(())
+        if failed.is_cancelled() { Err(WorkerError::Panicked) } else { Ok(()) }
     }
 
     /// Announces the worker, its queues and its tools before anything is claimed.
@@ -182,7 +194,7 @@ impl Worker {
         partition: usize,
         sender: &mpsc::UnboundedSender<Event>,
         tasks: &Tasks,
-        (claiming, keeping): (&CancellationToken, &CancellationToken),
+        (claiming, keeping, failed): (&CancellationToken, &CancellationToken, &CancellationToken),
     ) {
         let shared = &self.shared;
         let sweeping = Arc::new(Notify::new());
@@ -190,19 +202,22 @@ impl Worker {
             let (shared, events) = (Arc::clone(shared), sender.clone());
             let tools = (claiming.clone(), Arc::clone(&sweeping), self.health.component("claiming"));
             let index = u16::try_from(partition).unwrap_or(u16::MAX);
-            tasks.spawn("claimer", OnFailure::Log, claiming::run(shared, index, events, tools));
+            let claimer = vital(failed.clone(), claiming::run(shared, index, events, tools));
+            tasks.spawn("claimer", OnFailure::Log, claimer);
         }
         {
             let (shared, events) = (Arc::clone(shared), sender.clone());
             let tools = (keeping.clone(), self.member.clone(), self.health.component("liveness"));
+            let beats = vital(failed.clone(), liveness::run(shared, partition, events, tools));
             tasks.spawn("liveness", OnFailure::Log, async move {
-                liveness::run(shared, partition, events, tools).await;
+                beats.await;
                 Ok::<(), Error>(())
             });
         }
         let (shared, events, token) = (Arc::clone(shared), sender.clone(), claiming.clone());
+        let sweeps = vital(failed.clone(), sweep::run(shared, partition, events, (token, sweeping)));
         tasks.spawn("sweep", OnFailure::Log, async move {
-            sweep::run(shared, partition, events, (token, sweeping)).await;
+            sweeps.await;
             Ok::<(), Error>(())
         });
     }
@@ -235,9 +250,22 @@ impl Worker {
     }
 }
 
+/// A part without which the others would live and be deaf: its panic ends the worker.
+async fn vital<T>(failed: CancellationToken, part: impl Future<Output = T>) -> T {
+    match AssertUnwindSafe(part).catch_unwind().await {
+        Ok(done) => done,
+        Err(panic) => {
+            failed.cancel();
+            std::panic::resume_unwind(panic)
+        }
+    }
+}
+
+/// The machine's name, made fit for records whose words are parted by spaces.
 fn host_name() -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().chars().take(48).map(plain).collect())
 }
 
 /// `<host>-<pid>-<random>`: unique per start, and told apart by people.

@@ -1,8 +1,10 @@
 //! From claimed entries to running tools.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidemill_protocol::{EntryId, Extras, Job, Malformed, Reader, StepState, Work};
 use tidemill_store::{ClaimedEntry, DeferState, Due};
 use tidemill_tool::ToolFuture;
@@ -53,7 +55,13 @@ impl Executor {
         self.next += 1;
         self.preparing.insert(batch, entries);
         let events = self.sender.clone();
-        self.tracker.spawn(async move { drop(events.send(Event::Readied(batch, work.await))) });
+        self.tracker.spawn(async move {
+            let event = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(readied) => Event::Readied(batch, readied),
+                Err(_) => Event::GivenUp(batch),
+            };
+            drop(events.send(event));
+        });
     }
 
     fn malformed(&mut self, place: Place, entry: EntryId, malformed: Malformed) {
@@ -76,7 +84,7 @@ impl Executor {
         if self.draining {
             return self.hand_back(assignment);
         }
-        if !self.cancelled.is_empty() && self.cancelled.contains_key(&*assignment.call.context.id) {
+        if self.cancelled.has(assignment.owner.is_part(), &assignment.call.context.id) {
             let (running, _) = Self::begin(assignment);
             return self.conclude(running, End::Cancelled, Instant::now());
         }
@@ -176,9 +184,13 @@ impl Executor {
 /// A job whose time has not come goes back to Redis until then.
 fn not_yet(shared: &Shared, place: Place, entry: EntryId, job: Job) -> Result<(EntryId, Job), Outcome> {
     let Some(extras) = job.extras.as_deref() else { return Ok((entry, job)) };
-    let asked = extras.run_at_ms.or_else(|| extras.delay_ms.map(|delay| entry.ms().saturating_add(delay)));
-    // a job that moved has waited already
-    let Some(at) = asked.filter(|_| extras.first_entry.is_none()) else { return Ok((entry, job)) };
+    if extras.was_put_aside {
+        return Ok((entry, job));
+    }
+    let first = extras.first_entry.as_ref().unwrap_or(&entry);
+    let delayed_to = extras.delay_ms.map(|delay| first.ms().saturating_add(delay));
+    // the later one counts
+    let Some(at) = extras.run_at_ms.max(delayed_to) else { return Ok((entry, job)) };
     if shared.clock.now_ms().is_some_and(|now| now >= at) {
         return Ok((entry, job));
     }

@@ -18,7 +18,9 @@ pub(super) async fn finish(known: Known, shared: &Arc<Shared>) -> Outcome {
     .await;
     match output {
         Ok(output) => end(known, RunState::Succeeded, Bytes::from(output), None),
-        Err(error) => failed(known, Fault::new("expression", format!("the workflow's output: {error}"))),
+        Err(fault) => {
+            failed(known, Fault::new(fault.code, format!("the workflow's output: {}", fault.message)))
+        }
     }
 }
 

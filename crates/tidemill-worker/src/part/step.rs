@@ -1,5 +1,6 @@
 //! A step, or one item of a `for_each`, before its tool runs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Read
             })
         }
         Ok(Verdict::Run(input)) => assign(shared, known, step, None, input),
-        Err(error) => Readied::Done(known.failed(expression_fault(&error))),
+        Err(fault) => Readied::Done(known.failed(fault)),
     }
 }
 
@@ -70,7 +71,7 @@ pub(super) async fn ready_item(shared: &Arc<Shared>, known: Known, step: u32, it
     .await;
     match input {
         Ok(input) => assign(shared, known, step, Some(item), input),
-        Err(error) => Readied::Done(known.failed(expression_fault(&error))),
+        Err(fault) => Readied::Done(known.failed(fault)),
     }
 }
 
@@ -93,30 +94,39 @@ fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError
 }
 
 /// Evaluates expressions: light ones here, heavy ones on a thread that may block.
-pub(super) async fn evaluate<T, F>(
-    shared: &Arc<Shared>,
-    known: Known,
-    judge: F,
-) -> (Known, Result<T, ExprError>)
+pub(super) async fn evaluate<T, F>(shared: &Arc<Shared>, known: Known, judge: F) -> (Known, Result<T, Fault>)
 where
     T: Send + 'static,
     F: Fn(&Known, &Limits) -> Result<T, ExprError> + Send + 'static,
 {
     let limits = shared.limits;
-    let light = judge(&known, &limits.with_fuel(LIGHT_FUEL.min(limits.fuel)));
-    match light {
-        Err(error) if error.is_out_of_fuel() && limits.fuel > LIGHT_FUEL => {}
-        verdict => return (known, verdict),
+    match guarded(&known, &judge, &limits.with_fuel(LIGHT_FUEL.min(limits.fuel))) {
+        Ok(Err(error)) if error.is_out_of_fuel() && limits.fuel > LIGHT_FUEL => {}
+        verdict => return (known, told(verdict)),
     }
     let heavy = tokio::task::spawn_blocking(move || {
-        let verdict = judge(&known, &limits);
+        let verdict = told(guarded(&known, &judge, &limits));
         (known, verdict)
     });
     match heavy.await {
         Ok(done) => done,
-        // a panic inside the interpreter: the process goes on, but what the closure owned is lost with it
+        // it cannot panic, so the runtime is ending; the batch is given up, and found again by whoever is left
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// A panic inside the interpreter is the fault of this expression, and must not take the rest of the batch with it.
+fn guarded<T, F>(known: &Known, judge: &F, limits: &Limits) -> Result<Result<T, ExprError>, Fault>
+where
+    F: Fn(&Known, &Limits) -> Result<T, ExprError>,
+{
+    catch_unwind(AssertUnwindSafe(|| judge(known, limits))).map_err(|_| {
+        Fault::new("expression", "the interpreter panicked over this expression; the log says where")
+    })
+}
+
+fn told<T>(verdict: Result<Result<T, ExprError>, Fault>) -> Result<T, Fault> {
+    verdict.and_then(|verdict| verdict.map_err(|error| expression_fault(&error)))
 }
 
 fn expression_fault(error: &ExprError) -> Fault {

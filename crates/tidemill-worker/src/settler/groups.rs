@@ -61,28 +61,67 @@ impl Groups {
         groups
     }
 
-    /// One group per call; function calls take at most `most` outcomes each.
+    /// One group per call; function calls take at most `most` outcomes each, fewer of large or wide ones.
     pub(super) fn into_calls(self, most: usize) -> Vec<Group> {
         let mut calls = self.single;
         calls.extend(self.acknowledged.into_iter().map(|(at, entries)| Group::Acknowledge(at, entries)));
-        calls.extend(split(self.completed, most * 3).map(|((at, ..), rows)| Group::Complete(at, rows)));
-        calls.extend(split(self.buried, most).map(|(at, rows)| Group::Bury(at, rows)));
-        calls.extend(split(self.deferred, most).map(|(at, rows)| Group::Defer(at, rows)));
-        calls.extend(split(self.released, most).map(|(at, rows)| Group::Release(at, rows)));
-        calls.extend(split(self.steps, most).map(|((at, home), rows)| Group::Step(at, home, rows)));
-        calls.extend(split(self.items, most).map(|(at, rows)| Group::Item(at, rows)));
+        calls.extend(
+            split(self.completed, most * 3, |job| bytes(job.head.len()))
+                .map(|((at, ..), rows)| Group::Complete(at, rows)),
+        );
+        calls.extend(split(self.buried, most, |_| 1).map(|(at, rows)| Group::Bury(at, rows)));
+        calls.extend(split(self.deferred, most, |_| 1).map(|(at, rows)| Group::Defer(at, rows)));
+        calls.extend(split(self.released, most, |_| 1).map(|(at, rows)| Group::Release(at, rows)));
+        calls.extend(
+            split(self.steps, most, |end| bytes(end.output.len()) + end.width() / 5)
+                .map(|((at, home), rows)| Group::Step(at, home, rows)),
+        );
+        calls.extend(
+            split(self.items, most, |end| bytes(end.output.len())).map(|(at, rows)| Group::Item(at, rows)),
+        );
         calls
     }
 }
 
-fn split<K: Clone, T>(groups: BTreeMap<K, Vec<T>>, most: usize) -> impl Iterator<Item = (K, Vec<T>)> {
-    groups.into_iter().flat_map(move |(key, mut rows)| {
-        let mut parts = Vec::with_capacity(rows.len() / most + 1);
-        while rows.len() > most {
-            let rest = rows.split_off(most);
-            parts.push((key.clone(), std::mem::replace(&mut rows, rest)));
+/// What an outcome with so many bytes costs, in those of a small one: sending it takes the time of so many.
+const fn bytes(len: usize) -> usize {
+    1 + len / (16 * 1024)
+}
+
+/// Cuts each group into parts that cost at most `most`; an outcome that costs more stands alone.
+fn split<K: Clone, T>(
+    groups: BTreeMap<K, Vec<Owned<T>>>,
+    most: usize,
+    cost: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = (K, Vec<Owned<T>>)> {
+    groups.into_iter().flat_map(move |(key, rows)| {
+        let (mut parts, mut part, mut sum) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            let own = cost(&row.1);
+            if !part.is_empty() && sum + own > most {
+                parts.push((key.clone(), std::mem::take(&mut part)));
+                sum = 0;
+            }
+            sum += own;
+            part.push(row);
         }
-        parts.push((key, rows));
+        parts.push((key, part));
         parts
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BTreeMap, EntryId, bytes, split};
+
+    #[test]
+    fn large_outcomes_go_in_smaller_calls_and_none_is_left_out() {
+        let sizes = [10, 10, 900_000, 10, 2_000_000, 10, 10, 10];
+        let entry = EntryId::parse("1-0".to_owned()).unwrap();
+        let rows = sizes.map(|size| (entry.clone(), Box::new(size))).to_vec();
+        let parts: Vec<usize> = split(BTreeMap::from([("q", rows)]), 100, |size: &usize| bytes(*size))
+            .map(|(_, part)| part.len())
+            .collect();
+        assert_eq!(parts, [4, 1, 3]);
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
 mod jobs;
+mod odd;
 mod pool;
 mod reference;
 mod workflows;

@@ -36,12 +36,12 @@ impl Pool {
     }
 
     pub(crate) fn scheduler(&self) {
+        self.scheduler_with(tidemill_scheduler::Settings::default());
+    }
+
+    pub(crate) fn scheduler_with(&self, settings: tidemill_scheduler::Settings) {
         let setup = Setup {
-            settings: tidemill_scheduler::Settings {
-                block_ms: 200,
-                dead_after_ms: 1_000,
-                ..tidemill_scheduler::Settings::default()
-            },
+            settings: tidemill_scheduler::Settings { block_ms: 200, dead_after_ms: 1_000, ..settings },
             retention: tidemill_scheduler::RetentionSettings::default(),
             crons: Vec::new(),
             store: self.store.clone(),
