@@ -29,6 +29,8 @@ pub(crate) struct Assignment {
     /// The tool's own policy.
     pub(crate) retry: RetryPolicy,
     pub(crate) attempt: u32,
+    /// How many workers died holding it.
+    pub(crate) deaths: u32,
     pub(crate) owner: Owner,
 }
 
@@ -68,13 +70,13 @@ pub(crate) enum End {
 }
 
 impl Owner {
-    /// The step or item behind it.
-    pub(crate) fn slot(&self) -> Option<Slot> {
     /// Whether it is a part of a run, whose id is the run's.
     pub(crate) const fn is_part(&self) -> bool {
         matches!(self, Self::Step { .. } | Self::Item { .. })
     }
 
+    /// The step or item behind it.
+    pub(crate) fn slot(&self) -> Option<Slot> {
         match self {
             Self::Plain | Self::Job(_) => None,
             Self::Step { run, step, .. } => Some(slot_of(run, *step, None)),
@@ -96,8 +98,6 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         let defaults = Extras::default();
         bury(place, entry, extras.unwrap_or(&defaults), state, Fault::new(code, reason))
     };
-    let Target::Tool(name) = target else {
-        let reason = "a field \"workflow\" in a queue: runs are asked for in the stream \"runs\"".to_owned();
     // before anything is buried: a letter's result goes there too
     if let Some(reply_to) = extras.as_ref().and_then(|extras| extras.reply_to.as_deref())
         && !shared.store.partitions()[place.partition as usize].may_reply_to(reply_to)
@@ -108,6 +108,8 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         );
         return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
     }
+    let Target::Tool(name) = target else {
+        let reason = "a field \"workflow\" in a queue: runs are asked for in the stream \"runs\"".to_owned();
         return Err(bury(entry, extras.as_deref(), StepState::Failed, "wrong_stream", reason));
     };
     let Some(tool) = shared.registry.get(name.split('@').next().unwrap_or(&name)) else {
@@ -150,8 +152,20 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
     };
     let ToolEntry { tool, kind, retry, .. } = tool;
     let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());
+    let deaths = extras.as_ref().map_or(0, |extras| extras.deaths);
     let owner = extras.map_or(Owner::Plain, Owner::Job);
-    Ok(Assignment { place, entry, tool, kind, call: Call { input, context }, timeout, retry, attempt, owner })
+    Ok(Assignment {
+        place,
+        entry,
+        tool,
+        kind,
+        call: Call { input, context },
+        timeout,
+        retry,
+        attempt,
+        deaths,
+        owner,
+    })
 }
 
 pub(crate) fn bury(place: Place, entry: EntryId, extras: &Extras, state: StepState, fault: Fault) -> Outcome {

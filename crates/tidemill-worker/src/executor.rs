@@ -69,6 +69,7 @@ pub(crate) struct Executor {
     /// Parked for their kind's cap in the second that began then.
     over_cap: HashMap<&'static str, (Instant, u32)>,
     /// What one more death would bury, if such work is in hand: only one at a time, so that nothing else dies with it.
+    suspect: Option<EntryId>,
     cancelled: Cancelled,
     outcomes: Vec<Vec<Outcome>>,
     draining: bool,
@@ -97,6 +98,7 @@ impl Executor {
             capped: HashMap::new(),
             preparing: HashMap::new(),
             over_cap: HashMap::new(),
+            suspect: None,
             cancelled: Cancelled::default(),
             outcomes,
             draining: false,
@@ -132,13 +134,13 @@ impl Executor {
                     }
                 }
             }
-            Event::Finished(key, end) => self.finished(key, end),
-            Event::Cancelled(ids) => self.cancel(ids),
             Event::GivenUp(batch) => {
                 let entries = self.preparing.remove(&batch).map_or(0, |entries| entries.len());
                 self.shared.capacity.give_back(entries);
                 tracing::error!(entries, "reading a batch panicked; the sweep hands its entries back");
             }
+            Event::Finished(key, end) => self.finished(key, end),
+            Event::Cancelled(ids) => self.cancel(ids),
             Event::Known(entries, reply) => drop(reply.send(self.unknown(entries))),
             Event::Drain => self.drain(),
             Event::Stop => self.stop(),
@@ -146,13 +148,16 @@ impl Executor {
     }
 
     fn settle(&mut self, outcome: Outcome) {
+        if self.suspect.as_ref() == Some(&outcome.entry) {
+            self.suspect = None;
+        }
         let partition = outcome.place.partition as usize;
+        self.shared.backlogs[partition].add(1);
         let waiting = &mut self.outcomes[partition];
         waiting.push(outcome);
         if waiting.len() >= FLUSH {
             self.flush();
         }
-        self.shared.backlogs[partition].add(1);
     }
 
     fn flush(&mut self) {

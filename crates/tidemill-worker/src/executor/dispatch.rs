@@ -19,6 +19,8 @@ use crate::shared::Shared;
 
 /// Work beyond its kind's cap goes back to Redis for a moment, so that other kinds' work can come in.
 const CAPPED_PARK: Duration = Duration::from_millis(500);
+/// How long work that may have killed its workers is put aside at least while another such runs here.
+const SUSPECT_PARK: Duration = Duration::from_millis(500);
 /// The longest such moment.
 const LONGEST_CAPPED_PARK: Duration = Duration::from_secs(30);
 
@@ -88,6 +90,17 @@ impl Executor {
             let (running, _) = Self::begin(assignment);
             return self.conclude(running, End::Cancelled, Instant::now());
         }
+        if self.is_suspect(&assignment) && self.suspect.as_ref() != Some(&assignment.entry) {
+            if self.suspect.is_some() {
+                let wait = SUSPECT_PARK + Duration::from_millis(rand::random::<u64>() % 1_000);
+                let deaths = assignment.deaths;
+                let note = format!(
+                    "{deaths} workers died holding it; it waits until it can be run alone of its kind"
+                );
+                return self.settle(park(assignment, wait, note));
+            }
+            self.suspect = Some(assignment.entry.clone());
+        }
         if let Some(cap) = self.cap(assignment.kind)
             && self.per_kind.get(assignment.kind).copied().unwrap_or(0) >= cap
         {
@@ -98,6 +111,11 @@ impl Executor {
             return;
         }
         self.launch(assignment);
+    }
+
+    /// Whether one more death would bury it. What died with it may have been killed by it, or it by one of those.
+    fn is_suspect(&self, assignment: &Assignment) -> bool {
+        assignment.deaths > 0 && assignment.deaths + 1 >= self.shared.settings.crash_budget
     }
 
     fn cap(&self, kind: &str) -> Option<usize> {

@@ -162,12 +162,23 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         tenant: text("ten"),
         traceparent: text("tp"),
     };
-    let first_ms = known.part.first_attempt_ms;
+    let (first_ms, deaths) = (known.part.first_attempt_ms, known.part.deaths);
     let owner = match item {
         None => Owner::Step { run: known.run, step, first_ms },
         Some(item) => Owner::Item { run: known.run, step, item, first_ms },
     };
     let call = Call { input: Payload::json(input), context };
     let (place, entry) = (known.place, known.entry);
-    Readied::Run(Box::new(Assignment { place, entry, tool, kind, call, timeout, retry, attempt, owner }))
+    Readied::Run(Box::new(Assignment {
+        place,
+        entry,
+        tool,
+        kind,
+        call,
+        timeout,
+        retry,
+        attempt,
+        deaths,
+        owner,
+    }))
 }

@@ -53,7 +53,8 @@ impl Pool {
 
     /// A worker that runs so many tools at once.
     pub(crate) async fn worker(&self, slots: usize) -> Program {
-        self.worker_with(slots, &[], None).await
+        // these tests kill more often than any job may be supposed innocent
+        self.worker_with(slots, &[("TIDEMILL_WORKER__CRASH_BUDGET", "20")], None).await
     }
 
     pub(crate) async fn worker_with(
@@ -69,7 +70,7 @@ impl Pool {
     }
 
     pub(crate) async fn scheduler(&self) -> Program {
-        Program::start(&self.url, SCHEDULER, &[], None).await
+        Program::start(&self.url, SCHEDULER, &[("TIDEMILL_SCHEDULER__CRASH_BUDGET", "20")], None).await
     }
 
     /// Enqueues jobs whose results go to the stream `replies`, with the ids `<prefix>-<n>`.
