@@ -28,6 +28,28 @@ impl Tool for Flaky {
     }
 }
 
+/// Remembers how many of its calls ran at once.
+struct Widest {
+    now: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Tool for Widest {
+    fn kind(&self) -> &'static str {
+        "widest"
+    }
+
+    fn call(self: Arc<Self>, call: Call) -> ToolFuture {
+        Box::pin(async move {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            Ok(call.input)
+        })
+    }
+}
+
 /// Runs until it is dropped; says when it began and when it was dropped.
 struct Endless {
     begun: Arc<Notify>,
@@ -325,4 +347,20 @@ async fn what_a_dead_worker_held_runs_before_the_backlog() {
     let ready = pool.store.home().depth("default").await.unwrap().ready;
     assert!(ready > 20, "it overtook what had not begun, of which {ready} are left");
     assert_eq!(pool.result("b199").await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_may_kill_is_run_one_at_a_time() {
+    let mut pool = Pool::start().await;
+    let tool = Arc::new(Widest { now: AtomicU32::new(0), most: AtomicU32::new(0) });
+    let mut registry = Registry::new();
+    registry.register("widest", Arc::clone(&tool) as Arc<dyn Tool>).unwrap();
+    for n in 0..4 {
+        pool.job("default", &format!("s{n}"), &["tool", "widest", "_deaths", "2"]).await;
+    }
+    pool.worker_with(Settings::default(), registry);
+    for n in 0..4 {
+        assert_eq!(pool.result(&format!("s{n}")).await["state"], "succeeded");
+    }
+    assert_eq!(tool.most.load(Ordering::SeqCst), 1, "what dies with one of them is that one alone");
 }
