@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// See the module.
 pub(crate) struct Reclaimer {
     context: Context,
-    wards: Vec<Ward>,
+    ward: Ward,
 }
 
 /// One partition and what is known of its consumers.
@@ -60,19 +60,19 @@ enum Progress {
 }
 
 impl Reclaimer {
-    pub(crate) fn new(context: Context) -> Self {
+    /// Each partition has a reclaimer of its own: one that cannot be reached would make the others look so rarely that they
+    /// took it for a pause of their own, in which nobody can be told to be dead.
+    pub(crate) fn new(context: Context, partition: &Partition) -> Self {
         let settings = &context.settings;
-        let watch = || Watch::new(settings.dead_after(), Duration::from_millis(settings.watch_ms));
-        let ward = |partition: &Partition| Ward {
+        let ward = Ward {
             partition: partition.clone(),
-            watch: watch(),
+            watch: Watch::new(settings.dead_after(), Duration::from_millis(settings.watch_ms)),
             generation: None,
             listed: None,
             holders: BTreeSet::new(),
             streams: Vec::new(),
         };
-        let wards = context.partitions().iter().map(ward).collect();
-        Self { context, wards }
+        Self { context, ward }
     }
 }
 
@@ -214,7 +214,7 @@ impl Ward {
             return Ok(None);
         }
         for (entry, job) in &fatal {
-            let deaths = job.extras().deaths + 1;
+            let deaths = job.extras().deaths.saturating_add(1);
             let reason =
                 format!("{deaths} processes died while they held it; the last was {}", dead.consumer);
             if self.bury(context, (stream, group), (entry, job), ("crash_budget", reason)).await? {
@@ -245,11 +245,11 @@ impl Ward {
         // an entry that was deleted meanwhile is only taken off the pending list by being moved
         let Some(found) = found else { return Ok(as_is(entry)) };
         Ok(match Work::read(Reader { max_input_bytes: usize::MAX }, found.fields) {
-            Ok(Work::Job(job)) if job.extras().deaths + 1 >= context.settings.crash_budget => {
+            Ok(Work::Job(job)) if job.extras().deaths.saturating_add(1) >= context.settings.crash_budget => {
                 Find::Bury(entry, Box::new(job))
             }
             Ok(Work::Job(job)) => {
-                let attempt = job.extras().attempts_before + 1;
+                let attempt = job.extras().attempts_before.saturating_add(1);
                 Find::Move(Held { entry, slot: None, attempt })
             }
             Ok(Work::Part(part)) => {
@@ -275,7 +275,7 @@ impl Ward {
             code,
             reason: &reason,
             state: StepState::Failed,
-            attempts: extras.attempts_before + 1,
+            attempts: extras.attempts_before.saturating_add(1),
             ttl_ms: extras.result_ttl_ms.unwrap_or(0),
             reply_to,
         };
@@ -306,29 +306,21 @@ impl Duty for Reclaimer {
     async fn tick(&mut self) -> Result<Tick, Error> {
         let until = Instant::now() + LONGEST;
         let (mut more, mut failure) = (false, None);
-        for ward in &mut self.wards {
-            let dead = match ward.look(&self.context).await {
-                Ok(dead) => dead,
-                Err(error) => {
-                    failure = Some(error);
-                    continue;
+        let ward = &mut self.ward;
+        for dead in ward.look(&self.context).await? {
+            match ward.reclaim(&self.context, &dead, until).await {
+                Ok(Progress::Gone) => {
+                    ward.watch.forget(&dead.consumer);
+                    ward.holders.remove(&dead.consumer);
+                    self.context.counters.dead_members.inc();
+                    tracing::warn!(consumer = dead.consumer, "process is dead and was removed");
                 }
-            };
-            for dead in dead {
-                match ward.reclaim(&self.context, &dead, until).await {
-                    Ok(Progress::Gone) => {
-                        ward.watch.forget(&dead.consumer);
-                        ward.holders.remove(&dead.consumer);
-                        self.context.counters.dead_members.inc();
-                        tracing::warn!(consumer = dead.consumer, "process is dead and was removed");
-                    }
-                    Ok(Progress::More) => more = true,
-                    Ok(Progress::Alive) => {
-                        ward.watch.forget(&dead.consumer);
-                        tracing::info!(consumer = dead.consumer, "process beats again");
-                    }
-                    Err(error) => failure = Some(error),
+                Ok(Progress::More) => more = true,
+                Ok(Progress::Alive) => {
+                    ward.watch.forget(&dead.consumer);
+                    tracing::info!(consumer = dead.consumer, "process beats again");
                 }
+                Err(error) => failure = Some(error),
             }
         }
         match failure {

@@ -165,7 +165,9 @@ impl Scheduler {
         }
         self.duty(tasks, Promoter::new(context.clone()), exact(settings.promote_idle_ms));
         self.duty(tasks, CronDuty::new(context.clone(), self.crons.clone()), exact(1_000));
-        self.duty(tasks, Reclaimer::new(context.clone()), every(settings.watch_ms));
+        for partition in context.partitions() {
+            self.duty(tasks, Reclaimer::new(context.clone(), partition), every(settings.watch_ms));
+        }
         self.duty(tasks, Expirer::new(context.clone()), every(settings.expire_ms));
         let retention = Retention::new(context.clone(), self.retention.clone());
         self.duty(tasks, retention, Cadence::every(self.retention.every()));
