@@ -140,6 +140,9 @@ impl RunRecord {
     }
 }
 
+/// Redis refuses to keep anything for much longer than this, in milliseconds (285,000 years).
+const LONGEST_MS: u64 = 9_000_000_000_000_000;
+
 impl Partition {
     /// A run with all its steps. Large runs make a large reply; engines use [`Self::run_fields`].
     ///
@@ -194,8 +197,23 @@ impl Partition {
         for (name, value) in fields {
             set.arg(name).arg(*value);
         }
-        set.ignore().cmd("PEXPIRE").arg(&key).arg(keep_ms).ignore();
+        set.ignore().cmd("PEXPIRE").arg(&key).arg(keep_ms.min(LONGEST_MS)).ignore();
         self.link().pipeline("writing items", &set).await
+    }
+
+    /// Keeps the items of a run's `for_each` steps for this much longer, no matter how long they were to be kept.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn keep_items(&self, run: &str, steps: &[u32], keep_ms: u64) -> Result<(), Error> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut all = Pipeline::with_capacity(steps.len());
+        for step in steps {
+            all.cmd("PEXPIRE").arg(self.keys().items(run, *step)).arg(keep_ms.min(LONGEST_MS)).ignore();
+        }
+        self.link().pipeline("keeping items", &all).await
     }
 
     /// Whether each of these fields of a run's items exists is told by `None`.

@@ -99,13 +99,7 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         bury(place, entry, extras.unwrap_or(&defaults), state, Fault::new(code, reason))
     };
     // before anything is buried: a letter's result goes there too
-    if let Some(reply_to) = extras.as_ref().and_then(|extras| extras.reply_to.as_deref())
-        && !shared.store.partitions()[place.partition as usize].may_reply_to(reply_to)
-    {
-        let reason = format!(
-            "reply_to {reply_to:?} is not allowed: use a stream outside the namespace, or one that begins with \
-                              the partition's prefix and \"reply:\""
-        );
+    if let Some(reason) = extras.as_deref().and_then(|extras| refused_reply(shared, place, extras)) {
         return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
     }
     let Target::Tool(name) = target else {
@@ -116,28 +110,21 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         let reason = shared.registry.find(&name).err().map(|error| error.to_string()).unwrap_or_default();
         return Err(bury(entry, extras.as_deref(), StepState::Failed, "unknown_tool", reason));
     };
-    if let Some(extras) = extras.as_deref() {
-        if extras.deaths >= shared.settings.crash_budget {
-            let reason =
-                format!("{} workers died while they held this job; it is not tried again", extras.deaths);
-            return Err(bury(entry, Some(extras), StepState::Failed, "crash_budget", reason));
-        }
+    let deaths = extras.as_ref().map_or(0, |extras| extras.deaths);
+    if deaths >= shared.settings.crash_budget {
+        let reason = format!("{deaths} workers died while they held this job; it is not tried again");
+        return Err(bury(entry, extras.as_deref(), StepState::Failed, "crash_budget", reason));
     }
     let first = extras.as_ref().and_then(|extras| extras.first_entry.as_ref()).unwrap_or(&entry);
     let mut timeout = tool.timeout;
     let mut attempt = 1;
     if let Some(extras) = extras.as_deref() {
-        attempt = extras.attempts_before + 1;
-        timeout = extras.timeout_ms.map_or(timeout, Duration::from_millis);
-        if let Some(deadline) = extras.deadline_ms {
-            let left = Duration::from_millis(deadline).saturating_sub(shared.clock.since(first.ms()));
-            if left.is_zero() {
-                let reason = format!(
-                    "the job's deadline of {deadline} ms after enqueueing had passed before attempt {attempt}"
-                );
+        attempt = extras.attempts_before.saturating_add(1);
+        match longest(shared, extras, first, timeout) {
+            Ok(longest) => timeout = longest,
+            Err(reason) => {
                 return Err(bury(entry, Some(extras), StepState::TimedOut, "deadline_exceeded", reason));
             }
-            timeout = timeout.min(left);
         }
     }
     let id: Arc<str> =
@@ -152,7 +139,6 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
     };
     let ToolEntry { tool, kind, retry, .. } = tool;
     let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());
-    let deaths = extras.as_ref().map_or(0, |extras| extras.deaths);
     let owner = extras.map_or(Owner::Plain, Owner::Job);
     Ok(Assignment {
         place,
@@ -166,6 +152,32 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         deaths,
         owner,
     })
+}
+
+/// Why a job's results may not go where it wants them.
+fn refused_reply(shared: &Shared, place: Place, extras: &Extras) -> Option<String> {
+    let reply_to = extras.reply_to.as_deref()?;
+    let allowed = shared.store.partitions()[place.partition as usize].may_reply_to(reply_to);
+    (!allowed).then(|| {
+        format!(
+            "reply_to {reply_to:?} is not allowed: use a stream outside the namespace, or one that begins with \
+             the partition's prefix and \"reply:\""
+        )
+    })
+}
+
+/// The longest time of the next attempt, or why there is none.
+fn longest(shared: &Shared, extras: &Extras, first: &EntryId, tool: Duration) -> Result<Duration, String> {
+    let timeout = extras.timeout_ms.map_or(tool, Duration::from_millis);
+    let Some(deadline) = extras.deadline_ms else { return Ok(timeout) };
+    let left = Duration::from_millis(deadline).saturating_sub(shared.clock.since(first.ms()));
+    if left.is_zero() {
+        let attempt = extras.attempts_before.saturating_add(1);
+        return Err(format!(
+            "the job's deadline of {deadline} ms after enqueueing had passed before attempt {attempt}"
+        ));
+    }
+    Ok(timeout.min(left))
 }
 
 pub(crate) fn bury(place: Place, entry: EntryId, extras: &Extras, state: StepState, fault: Fault) -> Outcome {
@@ -328,7 +340,7 @@ impl Running {
         let slot = self.owner.slot();
         let mut changes = match slot {
             None => vec![("_attempts", self.attempt.to_string())],
-            Some(_) => vec![("attempt", (self.attempt + 1).to_string())],
+            Some(_) => vec![("attempt", self.attempt.saturating_add(1).to_string())],
         };
         if let Some(first) = first_ms {
             changes.push(("_first_ms", first.to_string()));

@@ -74,7 +74,8 @@ impl Capacity {
     /// Entries were settled, put aside or handed back.
     pub(crate) fn give_back(&self, count: usize) {
         // never below nothing: a count that wrapped around would claim no more for ever
-        self.held.update(Ordering::AcqRel, Ordering::Acquire, |held| held.saturating_sub(count));
+        let less = |held: usize| Some(held.saturating_sub(count));
+        let (Ok(_) | Err(_)) = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         self.settled.fetch_add(count, Ordering::Relaxed);
         self.freed.notify_waiters();
     }

@@ -8,7 +8,7 @@ mod groups;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tidemill_protocol::EntryId;
+use tidemill_protocol::{EntryId, StepState};
 use tidemill_store::{
     Burial, Completion, Deferral, Dependent, Expansion, FinishRun, Held, ItemOutcome, Partition, Settled,
     StepOutcome, keys,
@@ -216,6 +216,22 @@ async fn steps(shared: &Shared, store: &Partition, (queue, home): (&str, &str), 
         if matches!(answer, Settled::Conflict | Settled::Corrupt) {
             tracing::warn!(run = %end.run.id, step = end.step, %entry, ?answer, "a step's outcome was refused");
         }
+        if *answer == Settled::RunEnded {
+            release_items(store, &end.run, None).await;
+        } else if *answer == Settled::Recorded && end.to == StepState::Cancelled {
+            release_items(store, &end.run, end.step).await;
+        }
+    }
+}
+
+/// The items of a run that has ended are kept no longer than the run; those of one step, if it is named.
+async fn release_items(store: &Partition, run: &RunRef, only: Option<u32>) {
+    let each = |step: &u32| run.plan.step(*step).is_some_and(|step| step.for_each.is_some());
+    let all = 0..u32::try_from(run.plan.steps.len()).unwrap_or(u32::MAX);
+    let steps: Vec<u32> = all.filter(|step| only.is_none_or(|only| only == *step)).filter(each).collect();
+    // if this fails, they expire later by themselves
+    if let Err(error) = store.keep_items(&run.id, &steps, run.retention_ms).await {
+        tracing::debug!(run = %run.id, %error, "the items of an ended run are kept for longer than it");
     }
 }
 
@@ -314,8 +330,9 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
         let end = StepEnd { output: bytes::Bytes::from_static(b"[]"), ..end };
         return steps(shared, store, (queue, run.home()), &[(entry.clone(), Box::new(end))]).await;
     }
-    // long enough for the run to end and its retention to pass, whatever the run's own deadline
-    let keep_ms = run.retention_ms + run.plan.timeout_ms.unwrap_or(LONGEST_UNBOUNDED_MS);
+    // long enough for the run to end and its retention to pass, whatever its caller's deadline; its end makes this shorter
+    let longest_ms = run.plan.timeout_ms.unwrap_or(0).max(LONGEST_UNBOUNDED_MS);
+    let keep_ms = run.retention_ms.saturating_add(longest_ms);
     for (chunk, inputs) in items.chunks(ITEMS).enumerate() {
         let fields: Vec<_> = inputs
             .iter()
@@ -356,5 +373,8 @@ async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (
         reply_to: finish.run.reply_to.as_deref(),
     };
     let ended = shared.persist("finishing a run", || store.finish(queue, &shared.consumer, &row)).await;
+    if ended {
+        release_items(store, &finish.run, None).await;
+    }
     count(shared, &[ended]);
 }

@@ -33,7 +33,7 @@ pub enum WorkerError {
     /// Redis cannot be reached, or cannot be used.
     #[error(transparent)]
     Store(#[from] Error),
-    /// A part of it panicked. What it held was handed back as far as that could be done.
+    /// A part of it panicked. Schedulers take what it held.
     #[error(
         "a part of the worker panicked (the log says where); the process ends, for it would live and be deaf"
     )]
@@ -150,10 +150,14 @@ impl Worker {
         }
         tracker.close();
         drop(tokio::time::timeout(LAST_WORDS, tracker.wait()).await);
-        self.leave().await;
+        let panicked = failed.is_cancelled();
+        if !panicked {
+            self.leave().await;
+        }
         keeping.cancel();
         tasks.shutdown(LAST_WORDS).await;
-        if failed.is_cancelled() { Err(WorkerError::Panicked) } else { Ok(()) }
+        // what it held may be what it died of: schedulers take it and count the death
+        if panicked { Err(WorkerError::Panicked) } else { Ok(()) }
     }
 
     /// Announces the worker, its queues and its tools before anything is claimed.

@@ -16,6 +16,9 @@ async fn a_result_that_is_to_be_kept_for_ever_holds_nobody_up() {
     pool.cli(&["XADD", key, "*", "tool", "nope", "id", "bad", "result_ttl_ms", &ever]).await;
     assert_eq!(pool.result("ever").await["state"], "succeeded");
     assert_eq!(pool.result("bad").await["error"]["code"], "unknown_tool");
+    let most = u32::MAX.to_string();
+    pool.job("default", "often", &["tool", "echo", "_attempts", &most]).await;
+    assert_eq!(pool.result("often").await["state"], "succeeded");
     pool.publish("name: one\nsteps: [{ id: a, tool: echo }]\n").await;
     let runs = "tm:{0}:runs";
     pool.cli(&[
@@ -118,5 +121,12 @@ output: "${ [.steps.all.output[] | .n] }"
         let ended = pool.ended(run).await;
         assert_eq!(ended.state, RunState::Succeeded, "{:?}", ended.error);
         assert_eq!(Pool::output(&ended), json!((0..400).collect::<Vec<_>>()), "none is missing");
+        let key = format!("tm:{{0}}:items:{run}:0");
+        let left = async || pool.cli(&["PTTL", &key]).await.parse::<u64>().unwrap();
+        tidemill_testkit::wait_until(LONG, "the items to be kept as long as the run", async || {
+            left().await <= 24 * 3600 * 1000
+        })
+        .await
+        .unwrap();
     }
 }

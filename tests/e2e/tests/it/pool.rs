@@ -39,9 +39,10 @@ impl Pool {
         self.scheduler_with(tidemill_scheduler::Settings::default());
     }
 
-    pub(crate) fn scheduler_with(&self, settings: tidemill_scheduler::Settings) {
+    pub(crate) fn scheduler_with(&self, mut settings: tidemill_scheduler::Settings) {
+        (settings.block_ms, settings.dead_after_ms) = (200, 1_000);
         let setup = Setup {
-            settings: tidemill_scheduler::Settings { block_ms: 200, dead_after_ms: 1_000, ..settings },
+            settings,
             retention: tidemill_scheduler::RetentionSettings::default(),
             crons: Vec::new(),
             store: self.store.clone(),
