@@ -13,7 +13,7 @@ const LOOKUPS: [&str; 3] = ["climate", "daylight", "port"];
 /// How many programs one worker runs at once; they need a processor, where calls only wait.
 const MAX_PROGRAMS: usize = 16;
 /// After so long a call to the vendor is given up, in milliseconds.
-pub(crate) const CALL_TIMEOUT_MS: u64 = 1_000;
+pub(crate) const CALL_TIMEOUT_MS: u64 = 2_000;
 
 /// Writes the file; `vendor` gives the URL of an endpoint.
 ///
@@ -44,7 +44,7 @@ pub(crate) fn write(file: &Path, vendor: impl Fn(&str) -> String) -> Result<()> 
     fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-/// A call is given up after a second, and tried up to six times.
+/// A call is tried up to six times.
 fn vendor_tool(with: &Value) -> Value {
     json!({
         "kind": "http.request",
