@@ -1,6 +1,6 @@
 -- Records the outcomes of `for_each` items that the caller owns, dispatches the next item for each, and after the last asks for
 -- the step's output to be gathered.
--- Replies per item: 1 recorded | 0 stale | -1 conflict | -3 run gone.
+-- Replies per item: 1 recorded | 0 stale | -1 conflict | -3 run gone | -4 a key has another type (the entry is dropped).
 -- Keys after the fixed one: (run, audit, items, target) per item. Args after the fixed ones: the 13 of `read_item` per item.
 local function read_item(args, at)
   local o = {}
@@ -30,37 +30,39 @@ local function go_on(change, o, items, target, found)
   end
 end
 
+local function settle_one_item(o, keys, at, fixed)
+  local run, audit, items, target = unpack(keys, at, at + 3)
+  local s, now, who = o.step, fixed.now, fixed.who
+  local found = redis.call('HMGET', run, 'st', 'q', 'n' .. s, 'u' .. s, 'g' .. s, 'h' .. s, 's' .. s)
+  local was = parse_record(redis.call('HGET', items, 's' .. o.item))
+  if not take(fixed.stream, fixed.group, o.entry) then return 0 end
+  redis.call('XDEL', fixed.stream, o.entry)
+  local ran = not string.find(o.mode, 'd', 1, true)
+  if not found[1] or not found[3] then return -3 end
+  if not was or was.entry ~= o.entry or not STEP_ENDED[o.to] or not STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to] then
+    return -1
+  end
+  local change, subject = open_change(run, audit, now, found[2]), o.name .. '[' .. o.item .. ']'
+  local started = ran and minus(now, o.ran_ms) or '-'
+  if ran then note(change, subject, 'ready', 'running', started, o.attempt, who) end
+  note(change, subject, ran and 'running' or 'ready', o.to, now, o.attempt, who)
+  redis.call('HSET', items, 's' .. o.item, record(o.to, o.attempt, was.ready, started, now, who, '-', base(was.queue)),
+    'o' .. o.item, o.output, 'e' .. o.item, o.error)
+  go_on(change, o, items, target, found)
+  write_change(change)
+  return 1
+end
+
 local function settle_item(keys, args)
   local stream = keys[1]
   local group, who, count = unpack(args, 1, 3)
-  local now, replies = now_ms(), {}
+  local fixed, replies = { stream = stream, group = group, who = who, now = now_ms() }, {}
   for i = 1, tonumber(count) do
     local o = read_item(args, 4 + (i - 1) * 13)
-    local run, audit, items, target = unpack(keys, 2 + (i - 1) * 4, 5 + (i - 1) * 4)
-    local s = o.step
-    local found = redis.call('HMGET', run, 'st', 'q', 'n' .. s, 'u' .. s, 'g' .. s, 'h' .. s, 's' .. s)
-    local was = parse_record(redis.call('HGET', items, 's' .. o.item))
-    if not take(stream, group, o.entry) then
-      replies[i] = 0
-    else
-      redis.call('XDEL', stream, o.entry)
-      local ran = not string.find(o.mode, 'd', 1, true)
-      if not found[1] or not found[3] then
-        replies[i] = -3
-      elseif not was or was.entry ~= o.entry or not STEP_ENDED[o.to] or not STEP_MOVES[(ran and 'running ' or 'ready ') .. o.to] then
-        replies[i] = -1
-      else
-        local change, subject = open_change(run, audit, now, found[2]), o.name .. '[' .. o.item .. ']'
-        local started = ran and minus(now, o.ran_ms) or '-'
-        if ran then note(change, subject, 'ready', 'running', started, o.attempt, who) end
-        note(change, subject, ran and 'running' or 'ready', o.to, now, o.attempt, who)
-        redis.call('HSET', items, 's' .. o.item, record(o.to, o.attempt, was.ready, started, now, who, '-', base(was.queue)),
-          'o' .. o.item, o.output, 'e' .. o.item, o.error)
-        go_on(change, o, items, target, found)
-        write_change(change)
-        replies[i] = 1
-      end
-    end
+    local fine, reply = pcall(settle_one_item, o, keys, 2 + (i - 1) * 4, fixed)
+    -- a key of another type: the entry must not come back for ever, and the others of the call are not its fault
+    if not fine and take(stream, group, o.entry) then redis.call('XDEL', stream, o.entry) end
+    replies[i] = fine and reply or -4
   end
   return replies
 end

@@ -63,6 +63,9 @@ pub struct RunSummary {
     pub ended_ms: Option<u64>,
 }
 
+/// The most cancellations that are remembered.
+const CANCELLED_CAP: i64 = 100_000;
+
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
@@ -375,13 +378,16 @@ impl Partition {
         Ok(gone.len() as u64)
     }
 
-    /// Forgets cancellations older than `before_ms`.
+    /// Forgets cancellations older than `before_ms`, and the oldest of more than 100,000.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
     pub async fn trim_cancelled(&self, before_ms: u64) -> Result<u64, Error> {
-        let mut ask = Cmd::new();
-        ask.arg("ZREMRANGEBYSCORE").arg(self.keys().cancelled()).arg("-inf").arg(format!("({before_ms}"));
-        self.link().query("forgetting cancellations", &ask).await
+        let cancelled = self.keys().cancelled();
+        let mut both = Pipeline::with_capacity(2);
+        both.cmd("ZREMRANGEBYSCORE").arg(&cancelled).arg("-inf").arg(format!("({before_ms}"));
+        both.cmd("ZREMRANGEBYRANK").arg(&cancelled).arg(0).arg(-CANCELLED_CAP - 1);
+        let (old, surplus): (u64, u64) = self.link().pipeline("forgetting cancellations", &both).await?;
+        Ok(old + surplus)
     }
 }

@@ -15,7 +15,7 @@ use crate::shared::Shared;
 /// How many beats until the process describes itself again: a Redis that came back empty learns who is there.
 const ANNOUNCE_EVERY: u64 = 10;
 /// Cancellations are asked for from a little before the last answer, so that none falls between two.
-const OVERLAP_MS: u64 = 2_000;
+const OVERLAP_MS: u64 = 10_000;
 
 /// Beats in one partition until the token is cancelled.
 pub(crate) async fn run(

@@ -57,6 +57,8 @@ impl Partition {
     pub async fn acknowledge(&self, queue: &str, entries: &[EntryId]) -> Result<usize, Error> {
         let stream = self.keys().jobs(queue);
         let mut both = Pipeline::with_capacity(2);
+        // together or not at all: an entry that is acknowledged and not deleted would stay for ever
+        both.atomic();
         both.cmd("XACK").arg(&stream).arg(crate::keys::WORKERS);
         for entry in entries {
             both.arg(entry.as_str());

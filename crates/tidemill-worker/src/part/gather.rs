@@ -28,25 +28,18 @@ pub(super) async fn gather(shared: &Arc<Shared>, known: Known, step: u32) -> Out
         return known.ended(StepState::Failed, Some(Fault::new("items_failed", message)), true);
     }
     match outputs(shared, &known, step, total).await {
-        Some(output) => {
+        Ok(output) => {
             let attempt = known.part.attempt;
             let end = step_end(known.run, step, StepState::Succeeded, attempt, std::time::Duration::ZERO);
             let ending = Ending::Step(Box::new(StepEnd { output, ..end }));
             Outcome { place: known.place, entry: known.entry, ending }
         }
-        None => {
-            let most = shared.settings.max_output_bytes;
-            let message = format!(
-                "the outputs of {total} items have more than {most} bytes together; let the items store \
-                                   what is large and return references"
-            );
-            known.ended(StepState::Failed, Some(Fault::new("output_too_large", message)), true)
-        }
+        Err(fault) => known.ended(StepState::Failed, Some(fault), true),
     }
 }
 
-/// The array of outputs; `None` when it is too large.
-async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Option<Bytes> {
+/// The array of outputs, or why there is none.
+async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Result<Bytes, Fault> {
     let store = &shared.store.partitions()[known.place.partition as usize];
     let mut array = vec![b'['];
     let mut from = 0;
@@ -58,14 +51,23 @@ async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Optio
             if from > 0 || at > 0 {
                 array.push(b',');
             }
-            let output = output.filter(|output| !output.is_empty());
-            array.extend_from_slice(output.as_deref().unwrap_or(b"null"));
+            // an item without output has an empty one; one without any has expired with its record
+            let Some(output) = output else {
+                let message = format!("the output of item {} is not in Redis any more", from + at as u64);
+                return Err(Fault::new("lost_item", message));
+            };
+            array.extend_from_slice(if output.is_empty() { b"null" } else { &output });
         }
         if array.len() > shared.settings.max_output_bytes {
-            return None;
+            let most = shared.settings.max_output_bytes;
+            let message = format!(
+                "the outputs of {total} items have more than {most} bytes together; let the items store \
+                 what is large and return references"
+            );
+            return Err(Fault::new("output_too_large", message));
         }
         from = to;
     }
     array.push(b']');
-    Some(Bytes::from(array))
+    Ok(Bytes::from(array))
 }
