@@ -9,6 +9,8 @@ use anyhow::{Context, Error, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::settings::on_path;
+
 /// How much of a log's end an error quotes.
 const QUOTED_LINES: usize = 8;
 
@@ -42,8 +44,7 @@ impl Program {
     }
 
     fn launch(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let path = command.as_std().get_program().to_string_lossy().into_owned();
-        let child = command.spawn().with_context(|| format!("starting {path}"))?;
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -77,10 +78,17 @@ impl Program {
     }
 }
 
-/// A command in a process group of its own, so that Ctrl-C reaches only us and we end things in order. Settings of
-/// the surroundings are kept away from it.
+/// A command in a process group of its own, so that Ctrl-C reaches only us and we end things in order. It ends when we are
+/// killed, as far as the system has util-linux. Settings of the surroundings are kept away from it.
 fn command(path: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(path);
+    let mut command = match on_path("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "TERM", "--"]).arg(path);
+            command
+        }
+        None => Command::new(path),
+    };
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     for (name, _) in std::env::vars_os() {
         let foreign = name.to_string_lossy();

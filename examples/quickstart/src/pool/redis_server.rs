@@ -13,6 +13,7 @@ use tokio::process::ChildStdout;
 use tokio::sync::oneshot;
 
 use super::process::Program;
+use super::settings::on_path;
 
 const STARTING: Duration = Duration::from_secs(10);
 /// Between finding a port free and binding it another program may take it.
@@ -51,9 +52,9 @@ async fn attempt(port: u16, data: &Path, log: &Path, tasks: &Tasks) -> Result<Pr
         ["--maxmemory-policy", "noeviction"],
         ["--daemonize", "no"],
     ];
-    let server = Path::new("redis-server");
-    let (mut program, stdout) = Program::start_read("redis-server", server, arguments.as_flattened(), log)
-        .context("redis-server 7 is needed on PATH; ./tidemill-quickstart installs it on Debian")?;
+    let server = on_path("redis-server")
+        .context("redis-server 7 is not on PATH; ./tidemill-quickstart installs it on Debian")?;
+    let (mut program, stdout) = Program::start_read("redis-server", &server, arguments.as_flattened(), log)?;
     let (tell, ready) = oneshot::channel();
     let log = File::create(log).await.with_context(|| format!("creating {}", log.display()))?;
     tasks.spawn_last("log of redis-server", OnFailure::Log, keep_log(stdout, log, tell));

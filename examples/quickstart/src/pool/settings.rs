@@ -54,7 +54,8 @@ fn vendor_tool(with: &Value) -> Value {
     })
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// Where a program is, by PATH.
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

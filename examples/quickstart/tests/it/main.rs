@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tidemill_testkit::Process;
+use tidemill_testkit::{Process, wait_until};
 
 const JOB: &str = env!("CARGO_BIN_EXE_tidemill-quickstart-job");
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -90,6 +90,16 @@ async fn ctrl_c_in_the_middle_ends_everything_that_was_started() {
     let status = process.wait(Duration::from_secs(30)).await.unwrap();
     assert_eq!(status.code(), Some(130), "{}", process.output());
     assert_eq!(left_behind(data.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_quickstart_that_is_killed_takes_its_pool_along() {
+    let data = TempDir::new().unwrap();
+    let mut process = job(data.path(), &["--records", "10000"]);
+    process.wait_for_line("Published survey-city@1", PATIENCE).await.unwrap();
+    process.kill().await.unwrap();
+    let gone = async || left_behind(data.path()).is_empty();
+    wait_until(Duration::from_secs(20), "the pool to end", gone).await.unwrap();
 }
 
 #[tokio::test]
