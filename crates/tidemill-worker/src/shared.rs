@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use tidemill_store::Store;
 use tidemill_tool::Registry;
 use tidemill_workflow::Limits;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) backlogs: Vec<Backlog>,
 }
 
+/// Shortest pause between two tries, doubled from try to try.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,17 +45,19 @@ impl Shared {
         W: Fn() -> F,
         F: Future<Output = Result<T, tidemill_store::Error>>,
     {
-        let mut pause = Duration::from_millis(10);
+        // with jitter: when Redis comes back, a pool's workers do not all ask in the same moment
+        let pauses =
+            ExponentialBuilder::default().with_min_delay(SHORTEST_PAUSE).with_max_delay(LONGEST_PAUSE);
+        let mut pauses = pauses.with_jitter().without_max_times().build();
         loop {
             match work().await {
                 Ok(done) => return done,
                 Err(error) => {
                     self.metrics.fault(&error);
-                    tracing::warn!(what, %error, retry_in_ms = pause.as_millis(), "redis refuses; trying again");
+                    tracing::warn!(what, %error, "redis refuses; trying again");
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }
     }
 }
