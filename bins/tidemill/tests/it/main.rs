@@ -15,4 +15,5 @@ mod jobs;
 mod manual;
 mod pool;
 mod runs;
+mod tls;
 mod workflows;
