@@ -41,3 +41,7 @@ need_compiler() {
   }
   command -v cc >/dev/null || install_packages gcc libc6-dev
 }
+
+need_python() {
+  command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
+}
