@@ -9,11 +9,9 @@ use crate::cli::program;
 
 fn queues(url: &str, authority: Option<&str>) -> std::process::Output {
     let mut command = Command::new(program());
-    command.args(["queues", "--json"]).env("TIDEMILL_REDIS_URL", url).env_remove("SSL_CERT_DIR");
-    match authority {
-        Some(file) => command.env("SSL_CERT_FILE", file),
-        None => command.env_remove("SSL_CERT_FILE"),
-    };
+    // nothing of the surroundings: they may name authorities, or settings of other programs
+    command.args(["queues", "--json"]).env_clear().env("TIDEMILL_REDIS_URL", url);
+    command.envs(authority.map(|file| ("SSL_CERT_FILE", file)));
     command.output().unwrap()
 }
 
