@@ -12,9 +12,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod feedback;
 mod registry;
 
 pub use bytes::Bytes;
+pub use feedback::{Advertised, Feedback, Listener, Observed};
 pub use registry::{DEFAULT_TIMEOUT, Registry, RegistryError, ToolEntry, UnknownTool};
 pub use tidemill_protocol::{Encoding, ErrorClass, Payload, RetryPolicy};
 
@@ -57,6 +59,8 @@ pub struct Context {
     pub tenant: Option<Arc<str>>,
     /// W3C trace context of the caller, to be sent on.
     pub traceparent: Option<Arc<str>>,
+    /// Where to say what the service tells about its limits and about what the call used.
+    pub feedback: Feedback,
 }
 
 impl Context {

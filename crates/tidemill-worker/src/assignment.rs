@@ -10,7 +10,7 @@ use tidemill_protocol::{
 };
 use tidemill_store::{DeferState, Due, Mode, Slot};
 use tidemill_tool::ToolEntry;
-use tidemill_tool::{Call, Context, Tool, ToolError};
+use tidemill_tool::{Call, Context, Feedback, Tool, ToolError};
 use tidemill_workflow::{FailurePolicy, Finish};
 
 use crate::outcome::{
@@ -136,6 +136,7 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         attempt,
         tenant: text(extras.as_ref().and_then(|extras| extras.tenant.as_ref())),
         traceparent: text(extras.as_ref().and_then(|extras| extras.traceparent.as_ref())),
+        feedback: Feedback::default(),
     };
     let ToolEntry { tool, kind, retry, .. } = tool;
     let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_protocol::{Payload, StepState};
-use tidemill_tool::{Call, Context};
+use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
 use super::{Known, Readied};
@@ -161,6 +161,7 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         attempt,
         tenant: text("ten"),
         traceparent: text("tp"),
+        feedback: Feedback::default(),
     };
     let (first_ms, deaths) = (known.part.first_attempt_ms, known.part.deaths);
     let owner = match item {
