@@ -10,6 +10,8 @@ use std::time::Duration;
 use rand::Rng;
 use tidemill_protocol::{ErrorClass, RetryPolicy};
 
+pub mod service;
+
 /// Upper bound of the first wait, unless configured.
 pub const DEFAULT_BASE_MS: u64 = 500;
 /// Upper bound of any wait, unless configured.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Why an attempt failed, as far as retrying is concerned.
 ///
 /// The words stand in configuration (`retry.on`), in results and in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
     /// The attempt ran longer than its timeout.
