@@ -12,6 +12,8 @@ mod check;
 mod faults;
 mod limit;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod tier;
 mod usage;
 
