@@ -180,6 +180,12 @@ impl Store {
         &self.link
     }
 
+    /// What every key begins with.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.partitions[0].namespace
+    }
+
     /// The settings it was made with.
     #[must_use]
     pub const fn settings(&self) -> &Settings {

@@ -1,0 +1,182 @@
+-- The limits of a tier: GCRA (ITU-T I.371 annex A, ATM Forum TM 4.0) with burst b; `strict` at such a rate that no sliding window
+-- holds more than its limit; beside it a sum over 256 slots for units whose calls differ in size or are corrected afterwards;
+-- fixed windows as some providers count. The same arithmetic, in Rust, is in tidemill-policy, and a test compares the two.
+
+local SLOTS = 256
+
+-- What is in force now: the configured limit, the one found by trying (AIMD), or a lower one that the service told.
+local function limit_now(rule, s, now)
+  local most = rule.auto and (s.a or rule.initial) or rule.limit
+  if s.x and s.x > now and s.v < most then return s.v end
+  return most
+end
+
+-- The time of one unit, and the burst.
+local function pace_of(rule, most)
+  local burst = math.min(rule.burst, most)
+  if rule.kind ~= 's' then return rule.window / most, burst end
+  if rule.whole then return (rule.window + rule.slack) / (most - burst + 1), burst end
+  if burst >= most then burst = most / 2 end
+  return (rule.window + rule.slack) / (most - burst), burst
+end
+
+-- A lower limit counts for what was used before, too.
+local function lower(rule, s, most, now)
+  if s.e and most < s.e and rule.kind == 's' and not rule.summed and s.t > now - rule.window then
+    local step, burst = pace_of(rule, s.e)
+    local _, less = pace_of(rule, most)
+    s.t = math.max(s.t, math.min(now, s.t) + math.ceil(rule.window + rule.slack - step * math.max(0, most - burst - less)))
+  end
+  s.e = most
+end
+
+-- An unknown limit is looked for: more by and by while it is used, less at once when the service objects (Chiu and Jain, 1989).
+local function find(rule, s, now)
+  s.a, s.b, s.u = s.a or rule.initial, s.b or now, s.u or 0
+  local passed = now - s.b
+  if passed < SECOND then return end
+  if s.u >= 0.8 * s.a * math.min(passed, 10 * SECOND) / rule.window then s.a = math.min(rule.max, s.a + math.max(1, 0.02 * s.a)) end
+  s.b, s.u = now, 0
+end
+
+local function limit_state(tier, i)
+  local rule, s = tier.rules.limits[i], tier.state.l[i]
+  if not s or s.k ~= rule.sign then
+    s = { k = rule.sign, t = 0 }
+    tier.state.l[i] = s
+  end
+  if rule.auto then find(rule, s, tier.now) end
+  local most = limit_now(rule, s, tier.now)
+  if most ~= s.e then lower(rule, s, most, tier.now) end
+  return rule, s, most
+end
+
+-- The sum forgets slots that have left the window.
+local function slide(tier, i, rule, s)
+  local slot = math.floor(tier.now / rule.slot)
+  if s.c == slot then return end
+  if not s.c or slot < s.c then
+    s.c, s.q, s.s = slot, 0, s.s or 0
+    return
+  end
+  if s.q and s.q ~= 0 then redis.call('HSET', tier.sums_key, i .. ':' .. whole(s.c), string.format('%.6f', s.q)) end
+  local gone, n = {}, 0
+  for k = s.c - SLOTS, math.min(slot - SLOTS - 1, s.c) do
+    n = n + 1
+    gone[n] = i .. ':' .. string.format('%d', k)
+  end
+  if n > 0 then
+    local found = redis.call('HMGET', tier.sums_key, unpack(gone))
+    for k = 1, n do
+      if found[k] then s.s = s.s - tonumber(found[k]) end
+    end
+    redis.call('HDEL', tier.sums_key, unpack(gone))
+  end
+  if slot - s.c > SLOTS or s.s < 0.000001 then s.s = 0 end
+  s.c, s.q = slot, 0
+  redis.call('PEXPIRE', tier.sums_key, string.format('%d', math.ceil(rule.window / 500) + 60000))
+end
+
+-- How long until so much has left the sum that `amount` fits.
+local function wait_of_sum(tier, i, rule, s, most, amount)
+  slide(tier, i, rule, s)
+  local over = s.s + amount - most
+  if over <= 0.0000001 then return 0 end
+  local names = {}
+  for k = 0, SLOTS - 1 do names[k + 1] = i .. ':' .. string.format('%d', s.c - SLOTS + k) end
+  local found = redis.call('HMGET', tier.sums_key, unpack(names))
+  for k = 0, SLOTS - 1 do
+    over = over - (tonumber(found[k + 1] or 0) or 0)
+    if over <= 0.0000001 then return (s.c + k + 1) * rule.slot - tier.now end
+  end
+  return (s.c + SLOTS + 1) * rule.slot - tier.now
+end
+
+-- How long until `amount` conforms: 0 at once, nil never. `behind` is what waits before it.
+local function wait_of_limit(tier, i, amount, behind)
+  local rule, s, most = limit_state(tier, i)
+  local now = tier.now
+  if amount > (rule.auto and rule.max or rule.limit) then return nil end
+  if amount > most then return SECOND end
+  if rule.kind == 'f' then
+    local number = math.floor(now / rule.window)
+    local used = s.w == number and s.n or 0
+    if used + amount + behind <= most then return 0 end
+    return (number + 1) * rule.window - now
+  end
+  local step, burst = pace_of(rule, most)
+  local wait = math.max(0, math.ceil(s.t + (math.min(amount, burst) + behind - burst) * step - now))
+  if rule.summed then return math.max(wait, wait_of_sum(tier, i, rule, s, most, amount + behind)) end
+  return wait
+end
+
+local function charge_limit(tier, i, amount)
+  local rule, s, most = limit_state(tier, i)
+  local now = tier.now
+  if rule.auto then s.u = (s.u or 0) + amount end
+  if not rule.whole then s.m = s.m and s.m + (amount - s.m) * 0.1 or amount end
+  if rule.kind == 'f' then
+    local number = math.floor(now / rule.window)
+    if s.w ~= number then s.w, s.n = number, 0 end
+    s.n = s.n + amount
+    return
+  end
+  local step, burst = pace_of(rule, most)
+  s.t = math.ceil(math.max(s.t, now) + math.min(amount, burst) * step)
+  if rule.summed then
+    slide(tier, i, rule, s)
+    s.s, s.q = s.s + amount, s.q + amount
+  end
+end
+
+-- A slot of the past, or the present one, is corrected. Replies by how much.
+local function correct_slot(tier, i, rule, s, delta, granted)
+  slide(tier, i, rule, s)
+  local slot = math.floor(granted / rule.slot)
+  -- more than was reserved counts from now on
+  if delta > 0 or slot >= s.c then
+    s.q = s.q + delta
+    return delta
+  end
+  if slot < s.c - SLOTS then return 0 end
+  local name = i .. ':' .. string.format('%d', slot)
+  local left = math.max(0, (tonumber(redis.call('HGET', tier.sums_key, name) or 0) or 0))
+  local less = math.max(delta, -left)
+  redis.call('HSET', tier.sums_key, name, string.format('%.6f', left + less))
+  return less
+end
+
+-- What was really used, less what was reserved.
+local function reconcile_limit(tier, i, delta, granted)
+  local rule, s, most = limit_state(tier, i)
+  if rule.kind == 'f' then
+    if delta > 0 or s.w == math.floor(granted / rule.window) then
+      if s.w ~= math.floor(tier.now / rule.window) then s.w, s.n = math.floor(tier.now / rule.window), 0 end
+      s.n = math.max(0, s.n + delta)
+    end
+    return
+  end
+  local step = pace_of(rule, most)
+  if delta < 0 then
+    s.t = math.max(math.ceil(s.t + delta * step), math.min(s.t, tier.now))
+  else
+    s.t = math.ceil(math.max(s.t, tier.now) + delta * step)
+  end
+  if rule.summed then s.s = math.max(0, s.s + correct_slot(tier, i, rule, s, delta, granted)) end
+end
+
+-- What the service says of its own limit. Its window may be unknown (0).
+local function advertise_limit(tier, i, limit, window)
+  local rule, s = limit_state(tier, i)
+  if limit < 1 or (window > 0 and window ~= rule.window) then return end
+  s.v, s.x = limit, tier.now + 60 * SECOND
+end
+
+local function throttle_limits(tier)
+  for i, rule in ipairs(tier.rules.limits) do
+    if rule.auto then
+      local _, s = limit_state(tier, i)
+      if tier.now - (s.d or 0) >= SECOND then s.a, s.d = math.max(1, s.a * 0.7), tier.now end
+    end
+  end
+end
