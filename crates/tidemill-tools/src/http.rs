@@ -5,6 +5,7 @@ mod connect;
 mod exchange;
 mod guard;
 mod head;
+mod limits;
 mod pool;
 mod reader;
 mod request;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
-use tidemill_tool::{Call, Context, ErrorClass, Payload, Tool, ToolError, ToolFuture};
+use tidemill_tool::{Call, Context, ErrorClass, Feedback, Payload, Tool, ToolError, ToolFuture};
 
 pub use connect::{Resolve, Resolved, SystemResolver};
 pub use settings::Settings;
@@ -117,10 +118,11 @@ impl HttpRequest {
         let Prepared { json, secrets } = input::prepare(&self.name, self.fixed.as_ref(), call.input)?;
         let plan = input::read::<Input<'_>>(&self.name, &json)
             .and_then(|input| input.plan(&self.client.settings, &call.context));
+        let feedback = call.context.feedback.clone();
         // Not kept while the call waits.
         drop((json, call.context));
         let result = match plan {
-            Ok(mut plan) => self.follow(&mut plan).await,
+            Ok(mut plan) => self.follow(&mut plan, &feedback).await,
             Err(error) => Err(error),
         };
         if secrets.is_empty() {
@@ -133,10 +135,15 @@ impl HttpRequest {
     }
 
     /// Sends the request and whatever a redirect asks for, each hop checked like the first.
-    async fn follow(&self, plan: &mut Plan) -> Result<Payload, ToolError> {
+    async fn follow(&self, plan: &mut Plan, feedback: &Feedback) -> Result<Payload, ToolError> {
         let mut redirects = 0;
+        let mut is_at_home = true;
         loop {
-            let answer = self.send(plan).await?;
+            let answer = self.send(plan, feedback.has_listener()).await?;
+            // The limits of another host, to which a redirect led, are not those of the service that was called.
+            if is_at_home {
+                limits::hear(&answer.head, feedback);
+            }
             let Some(next) = redirect_target(plan, &answer) else {
                 return finish(plan, &answer);
             };
@@ -148,11 +155,11 @@ impl HttpRequest {
                 ));
             }
             redirects += 1;
-            self.redirect(plan, answer.head.status, &next)?;
+            is_at_home &= self.redirect(plan, answer.head.status, &next)?;
         }
     }
 
-    async fn send(&self, plan: &Plan) -> Result<Answer, ToolError> {
+    async fn send(&self, plan: &Plan, is_counted: bool) -> Result<Answer, ToolError> {
         let host = plan.url.host_str().unwrap_or_default();
         self.client.guard.check_host(host, plan.url.port_or_known_default().unwrap_or_default())?;
         let hop = Hop {
@@ -161,12 +168,13 @@ impl HttpRequest {
             headers: &plan.headers,
             body: &plan.body,
             limit: plan.max_response_bytes,
+            is_counted,
         };
         exchange::exchange(&self.client.transport, &self.client.guard, &hop).await
     }
 
-    /// Changes the plan into the request that the redirect asks for.
-    fn redirect(&self, plan: &mut Plan, status: StatusCode, location: &str) -> Result<(), ToolError> {
+    /// Changes the plan into the request that the redirect asks for; says whether it goes to the same origin.
+    fn redirect(&self, plan: &mut Plan, status: StatusCode, location: &str) -> Result<bool, ToolError> {
         let from = connect::origin(&plan.url).to_owned();
         let next = plan
             .url
@@ -177,7 +185,8 @@ impl HttpRequest {
         if plan.url.scheme() == "https" && next.scheme() == "http" {
             return Err(refused_redirect(&from, "it leads from https to http"));
         }
-        if connect::origin(&next) != from {
+        let stays = connect::origin(&next) == from;
+        if !stays {
             drop_credentials(&mut plan.headers, self.fixed.as_ref());
             if self.fixed.as_ref().is_some_and(Fixed::has_secrets)
                 && keeps_body(status, &plan.method)
@@ -197,7 +206,7 @@ impl HttpRequest {
             }
         }
         plan.url = next;
-        Ok(())
+        Ok(stays)
     }
 }
 

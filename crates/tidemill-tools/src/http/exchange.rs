@@ -39,6 +39,8 @@ pub(crate) struct Hop<'a> {
     pub(crate) body: &'a Bytes,
     /// The most bytes of the response's body.
     pub(crate) limit: usize,
+    /// Whether the limits of a service count the request: then it is sent once, whatever happens to it.
+    pub(crate) is_counted: bool,
 }
 
 impl Hop<'_> {
@@ -103,8 +105,9 @@ fn unwritable(why: &dyn std::fmt::Display) -> ToolError {
 /// Sends one request and reads the whole response, on a kept connection or a new one.
 ///
 /// A server may close a kept connection just when a request is written to it. When no byte of a response came, the
-/// request goes once to a new connection, if none of it was sent or its method is idempotent (RFC 9112 §9.3.1); any
-/// other request may have been carried out, so its attempt fails. Nothing is repeated on a new connection.
+/// request goes once to a new connection, if none of it was sent, or if its method is idempotent (RFC 9112 §9.3.1) and
+/// nobody counts it: what was granted as one call must not reach the service as two. Any other attempt fails, for its
+/// request may have been carried out. Nothing is repeated on a new connection.
 pub(crate) async fn exchange(
     transport: &Transport,
     guard: &Guard,
@@ -203,7 +206,7 @@ impl<'a> Transfer<'a> {
     fn may_be_repeated(&self) -> bool {
         let is_idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE]
             .contains(self.hop.method);
-        !self.reader.has_begun() && (self.sent == 0 || is_idempotent)
+        !self.reader.has_begun() && (self.sent == 0 || (is_idempotent && !self.hop.is_counted))
     }
 
     /// Writes and reads as far as the connection lets it: a server may answer before it has read the whole request.

@@ -1,7 +1,5 @@
 //! From a response to the tool's output or to the error of its status.
 
-use std::time::{Duration, SystemTime};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode};
@@ -12,11 +10,9 @@ use tidemill_tool::{ErrorClass, Payload, ToolError};
 use url::Url;
 
 use super::head::Head;
+use super::limits;
 use super::reader::Answer;
 use super::request::BodyKind;
-
-/// The longest wait that a service can ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How deep JSON may nest, as everything that reads it later wants it.
 const MAX_DEPTH: usize = 127;
@@ -127,7 +123,7 @@ fn read_json(bytes: &[u8]) -> Result<&RawValue, ToolError> {
 pub(crate) fn status_error(answer: &Answer, method: &Method, url: &Url) -> ToolError {
     let status = answer.head.status;
     let class = match status {
-        StatusCode::TOO_MANY_REQUESTS => ErrorClass::Throttled,
+        _ if limits::is_throttled(&answer.head) => ErrorClass::Throttled,
         StatusCode::REQUEST_TIMEOUT => ErrorClass::Timeout,
         status if status.is_server_error() => ErrorClass::Server,
         _ => ErrorClass::Client,
@@ -140,25 +136,5 @@ pub(crate) fn status_error(answer: &Answer, method: &Method, url: &Url) -> ToolE
     }
     let place = &url[..url::Position::AfterPath];
     ToolError::new(class, "http_status", format!("{method} {place} answered {status}{quoted}"))
-        .with_retry_after(retry_after(&answer.head))
-}
-
-/// Reads `Retry-After`: seconds, or a date that is compared with the server's own `Date`.
-fn retry_after(head: &Head) -> Option<Duration> {
-    let text = head.get("retry-after")?;
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-    }
-    let until = httpdate::parse_http_date(text).ok()?;
-    let now =
-        head.get("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(wall_clock);
-    Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a date is compared with a date; only when the server sends no Date"
-)]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
+        .with_retry_after(limits::retry_after(&answer.head))
 }

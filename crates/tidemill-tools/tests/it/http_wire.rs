@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
-use tidemill_tool::{ErrorClass, Tool};
+use tidemill_tool::{ErrorClass, Feedback, Tool};
 use tidemill_tools::HttpRequest;
 use tidemill_tools::http::{Client, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::server::{Server, response};
-use crate::{TestResult, call, code_of};
+use crate::{TestResult, call, call_with, code_of};
 
 fn tool() -> Result<Arc<dyn Tool>, String> {
     let settings = Settings { allow_networks: vec!["127.0.0.0/8".to_owned()], ..Settings::default() };
@@ -76,6 +76,53 @@ async fn a_request_that_may_have_been_carried_out_is_not_sent_twice() -> TestRes
         );
         assert_eq!((server.connections(), server.requests().len()), (1, 2), "{method}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_a_limit_counts_is_one_request_whatever_its_method() -> TestResult {
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST"] {
+        let server = hanging_up().await?;
+        let tool = tool()?;
+        let (feedback, _listener) = Feedback::listening();
+        call_with(&tool, &json!({"url": server.url("/")}), feedback.clone()).await?;
+        let input = json!({"url": server.url("/"), "method": method});
+        let error = call_with(&tool, &input, feedback).await.err().ok_or("it was sent again")?;
+        assert_eq!((error.code.as_ref(), error.class), ("connection_broken", ErrorClass::Connect));
+        assert_eq!((server.connections(), server.requests().len()), (1, 2), "{method}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reset_of_a_kept_connection_is_one_request_of_a_counted_call() -> TestResult {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let (accepted, mut connections) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if accepted.send(()).is_err() {
+                return;
+            }
+            tokio::spawn(async move {
+                read_head(&mut stream).await?;
+                stream.write_all(&response("200 OK", "", "x")).await?;
+                // Closed with the rest of the request unread, a socket is reset.
+                stream.read_u8().await
+            });
+        }
+    });
+    let tool = tool()?;
+    let (feedback, _listener) = Feedback::listening();
+    call_with(&tool, &json!({"url": url}), feedback.clone()).await?;
+    let error = call_with(&tool, &json!({"url": url}), feedback).await.err().ok_or("it was sent again")?;
+    assert_eq!((error.code.as_ref(), error.class), ("connection_broken", ErrorClass::Connect));
+    connections.recv().await.ok_or("no connection")?;
+    assert!(connections.try_recv().is_err(), "the request went to a second connection");
+    // Nobody counts this one: it makes the connection anew.
+    call(&tool, &json!({"url": url})).await?;
+    call(&tool, &json!({"url": url})).await?;
+    assert_eq!((connections.try_recv(), connections.try_recv()), (Ok(()), Ok(())));
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 mod exec;
 mod http;
+mod http_feedback;
 mod http_guard;
 mod http_tls;
 mod http_wire;
@@ -15,17 +16,23 @@ mod server;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidemill_tool::{Call, Context, ErrorClass, Payload, Tool, ToolError};
+use tidemill_tool::{Call, Context, ErrorClass, Feedback, Payload, Tool, ToolError};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 /// Calls a tool with a JSON input and reads its JSON output.
 async fn call(tool: &Arc<dyn Tool>, input: &Value) -> Result<Value, ToolError> {
+    call_with(tool, input, Feedback::default()).await
+}
+
+/// The same, with somebody who may listen.
+async fn call_with(tool: &Arc<dyn Tool>, input: &Value, feedback: Feedback) -> Result<Value, ToolError> {
     let context = Context {
         id: Arc::from("job-7"),
         step: Some(Arc::from("hold")),
         attempt: 2,
         traceparent: Some(Arc::from("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+        feedback,
         ..Context::default()
     };
     let output = Arc::clone(tool).call(Call { input: Payload::json(input.to_string()), context }).await?;
