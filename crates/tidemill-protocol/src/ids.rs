@@ -70,6 +70,14 @@ pub fn check_tenant(tenant: &str) -> Result<(), InvalidName> {
     check("tenant", tenant, 128, "1 to 128 printable ASCII characters, no space", |b| b.is_ascii_graphic())
 }
 
+/// Checks a user: 1 to 128 printable ASCII characters without spaces.
+///
+/// # Errors
+/// The user is empty, too long, or has another character.
+pub fn check_user(user: &str) -> Result<(), InvalidName> {
+    check("user", user, 128, "1 to 128 printable ASCII characters, no space", |b| b.is_ascii_graphic())
+}
+
 /// The id of a stream entry: `milliseconds-sequence` by Redis's clock. It is the fencing token of one claim.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntryId(String);

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{EntryId, check_id, check_queue, check_target, check_tenant};
+use crate::ids::{EntryId, check_id, check_queue, check_target, check_tenant, check_user};
 use crate::payload::{Encoding, Payload};
 
 /// What an entry asks for.
@@ -35,6 +35,10 @@ pub struct Extras {
     pub id: Option<String>,
     /// Owner for limits and fairness.
     pub tenant: Option<String>,
+    /// For whom it is done: an owner for limits, like the tenant.
+    pub user: Option<String>,
+    /// Its place in a line for a limit, 0 to 9; 9 goes first, and 5 is the default.
+    pub priority: Option<u8>,
     /// Queue for a workflow's steps.
     pub queue: Option<String>,
     /// Wait after enqueueing, in milliseconds.
@@ -65,7 +69,14 @@ pub struct Extras {
     pub first_attempt_ms: Option<u64>,
     /// Whether it was put aside before: its time has come, then.
     pub was_put_aside: bool,
+    /// The tiers from whose lines it was called up.
+    pub tickets: Vec<String>,
+    /// Where it stood in those lines, one number each, in the same order.
+    pub line_score: Option<String>,
 }
+
+/// The place in a line of work that names none.
+pub const DEFAULT_PRIORITY: u8 = 5;
 
 /// One job or run as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +116,12 @@ impl Job {
         extras.id.as_deref().unwrap_or_else(|| extras.first_entry.as_ref().unwrap_or(entry).as_str())
     }
 
+    /// Its place in a line for a limit: 9 goes first.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.extras().priority.unwrap_or(DEFAULT_PRIORITY)
+    }
+
     /// Whether the result must be kept or sent.
     #[must_use]
     pub fn wants_result(&self) -> bool {
@@ -127,13 +144,15 @@ fn malformed(message: impl Into<String>) -> Malformed {
 }
 
 /// The public fields, in the order of the protocol page.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 20] = [
     "tool",
     "workflow",
     "input",
     "enc",
     "id",
     "tenant",
+    "user",
+    "priority",
     "queue",
     "delay_ms",
     "run_at_ms",
@@ -166,6 +185,19 @@ fn number<N: std::str::FromStr>(name: &str, value: Bytes) -> Result<N, Malformed
         let shown: String = written.chars().take(40).collect();
         malformed(format!("field {name:?} is {shown:?}; expected a whole number that is not negative"))
     })
+}
+
+/// One digit, as the contract wants it.
+fn priority(value: Bytes) -> Result<u8, Malformed> {
+    match &*value {
+        [digit @ b'0'..=b'9'] => Ok(digit - b'0'),
+        _ => {
+            let shown: String = text("priority", value)?.chars().take(40).collect();
+            Err(malformed(format!(
+                "field \"priority\" is {shown:?}; expected one digit, 0 to 9 (9 goes first)"
+            )))
+        }
+    }
 }
 
 fn named(value: String, rule: fn(&str) -> Result<(), crate::ids::InvalidName>) -> Result<String, Malformed> {
@@ -283,6 +315,8 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
     match name {
         b"id" => extras.id = Some(named(text("id", value)?, check_id)?),
         b"tenant" => extras.tenant = Some(named(text("tenant", value)?, check_tenant)?),
+        b"user" => extras.user = Some(named(text("user", value)?, check_user)?),
+        b"priority" => extras.priority = Some(priority(value)?),
         b"queue" => extras.queue = Some(named(text("queue", value)?, check_queue)?),
         b"delay_ms" => extras.delay_ms = Some(number("delay_ms", value)?),
         b"run_at_ms" => extras.run_at_ms = Some(number("run_at_ms", value)?),
@@ -301,6 +335,8 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         b"_deaths" => extras.deaths = number("_deaths", value)?,
         b"_first_ms" => extras.first_attempt_ms = Some(number("_first_ms", value)?),
         b"_why" => extras.was_put_aside = true,
+        b"_ticket" => extras.tickets = tickets(&text("_ticket", value)?),
+        b"_score" => extras.line_score = Some(text("_score", value)?),
         name if name.starts_with(b"_") => {}
         name => {
             let shown: String = String::from_utf8_lossy(name).chars().take(40).collect();
@@ -314,6 +350,11 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         }
     }
     Ok(())
+}
+
+/// The tiers named in a `_ticket`.
+pub(crate) fn tickets(text: &str) -> Vec<String> {
+    text.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
 fn check_input(input: &Payload) -> Result<(), Malformed> {

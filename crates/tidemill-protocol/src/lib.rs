@@ -13,9 +13,12 @@ mod work;
 
 pub use audit::{AuditRecord, StepRecord};
 pub use ids::{
-    EntryId, InvalidName, MAX_ID_BYTES, check_id, check_queue, check_target, check_tenant, partition_of,
+    EntryId, InvalidName, MAX_ID_BYTES, check_id, check_queue, check_target, check_tenant, check_user,
+    partition_of,
 };
-pub use job::{DEFAULT_MAX_INPUT_BYTES, Extras, FIELDS, Job, MAX_FIELDS, Malformed, Reader, Target};
+pub use job::{
+    DEFAULT_MAX_INPUT_BYTES, DEFAULT_PRIORITY, Extras, FIELDS, Job, MAX_FIELDS, Malformed, Reader, Target,
+};
 pub use lua::{state_machine_page, transitions_lua};
 pub use outcome::{ErrorBody, ResultDocument, result_head};
 pub use payload::{Encoding, Payload, PayloadError};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::job::{Job, Malformed, Reader};
+use crate::job::{Job, Malformed, Reader, tickets};
 
 /// What a claimed entry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct RunPart {
     pub deaths: u32,
     /// When the first attempt began, in Unix milliseconds; only set for a retry.
     pub first_attempt_ms: Option<u64>,
+    /// The tiers from whose lines it was called up.
+    pub tickets: Vec<String>,
 }
 
 /// Which part of a run.
@@ -118,6 +120,7 @@ impl RunPart {
             first_attempt_ms: find("_first_ms")?
                 .map(|v| v.parse().map_err(|_| bad("_first_ms")))
                 .transpose()?,
+            tickets: find("_ticket")?.map(tickets).unwrap_or_default(),
         })
     }
 }

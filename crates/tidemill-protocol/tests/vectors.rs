@@ -79,6 +79,8 @@ fn written(job: &Job) -> Map<String, Value> {
         ("enc", json!(encoding)),
         ("id", json!(extras.id)),
         ("tenant", json!(extras.tenant)),
+        ("user", json!(extras.user)),
+        ("priority", json!(extras.priority)),
         ("queue", json!(extras.queue)),
         ("delay_ms", json!(extras.delay_ms)),
         ("run_at_ms", json!(extras.run_at_ms)),
@@ -93,6 +95,8 @@ fn written(job: &Job) -> Map<String, Value> {
         ("_attempts", json!((extras.attempts_before > 0).then_some(extras.attempts_before))),
         ("_deaths", json!((extras.deaths > 0).then_some(extras.deaths))),
         ("_first_ms", json!(extras.first_attempt_ms)),
+        ("_ticket", json!((!extras.tickets.is_empty()).then(|| extras.tickets.join(" ")))),
+        ("_score", json!(extras.line_score)),
     ];
     let always = [(target, json!(name)), ("input", job.input.parse().unwrap())];
     let set = optional.into_iter().filter(|(_, value)| !value.is_null());

@@ -2,6 +2,7 @@
 import { decode } from '@msgpack/msgpack';
 
 const NUMBER = /^[0-9]{1,20}$/;
+const DIGIT = /^[0-9]$/;
 const TARGET = /^[A-Za-z0-9._@/-]{1,128}$/;
 const TEXT = /^[^]*$/;
 const RULES = {
@@ -10,6 +11,8 @@ const RULES = {
   enc: /^(json|msgpack)$/,
   id: /^[A-Za-z0-9._:@/-]{1,128}$/,
   tenant: /^[!-~]{1,128}$/,
+  user: /^[!-~]{1,128}$/,
+  priority: DIGIT,
   queue: /^[A-Za-z0-9._-]{1,64}$/,
   delay_ms: NUMBER,
   run_at_ms: NUMBER,
@@ -26,6 +29,8 @@ const RULES = {
   _deaths: NUMBER,
   _first_ms: NUMBER,
   _why: TEXT,
+  _ticket: TEXT,
+  _score: TEXT,
 };
 const U32 = ['max_attempts', '_attempts', '_deaths'];
 const MAX_FIELDS = 64;
@@ -82,7 +87,7 @@ function field(name, bytes) {
   }
   if (name === 'v' && text !== '1') throw new Malformed('unsupported_version', `contract version ${text} is not known here; 1 is`);
   if (!RULES[name].test(text)) throw new Malformed('malformed', `field ${name} has no valid value: ${text.slice(0, 40)}`);
-  if (RULES[name] !== NUMBER) return text;
+  if (RULES[name] !== NUMBER && RULES[name] !== DIGIT) return text;
   if (BigInt(text) >= 1n << (U32.includes(name) ? 32n : 64n)) throw new Malformed('malformed', `field ${name} is too large a number`);
   return Number(text);
 }

@@ -6,6 +6,7 @@ import msgpack
 
 ID = re.compile(rb"[A-Za-z0-9._:@/-]{1,128}")
 NUMBER = re.compile(rb"[0-9]{1,20}")
+DIGIT = re.compile(rb"[0-9]")
 ENTRY = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 TARGET = re.compile(rb"[A-Za-z0-9._@/-]{1,128}")
 TEXT = re.compile(rb".*", re.DOTALL)
@@ -15,14 +16,15 @@ RULES = {
     b"input": TEXT,
     b"enc": re.compile(rb"json|msgpack"),
     b"id": ID,
-    b"tenant": re.compile(rb"[!-~]{1,128}"),
+    **dict.fromkeys([b"tenant", b"user"], re.compile(rb"[!-~]{1,128}")),
+    b"priority": DIGIT,
     b"queue": re.compile(rb"[A-Za-z0-9._-]{1,64}"),
     **dict.fromkeys([b"delay_ms", b"run_at_ms", b"timeout_ms", b"deadline_ms", b"max_attempts", b"result_ttl_ms"], NUMBER),
-    **dict.fromkeys([b"reply_to", b"traceparent", b"tracestate", b"v", b"_why"], TEXT),
+    **dict.fromkeys([b"reply_to", b"traceparent", b"tracestate", b"v", b"_why", b"_ticket", b"_score"], TEXT),
     b"_entry": ENTRY,
     **dict.fromkeys([b"_attempts", b"_deaths", b"_first_ms"], NUMBER),
 }
-NUMBERS = {name.decode() for name, rule in RULES.items() if rule is NUMBER}
+NUMBERS = {name.decode() for name, rule in RULES.items() if rule in (NUMBER, DIGIT)}
 U32 = {"max_attempts", "_attempts", "_deaths"}
 MAX_FIELDS, CRASH_BUDGET = 64, 3
 MAX_INPUT_BYTES = 1024 * 1024
