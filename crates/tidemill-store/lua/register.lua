@@ -22,4 +22,8 @@ redis.register_function({ function_name = 'tm1_fire', callback = fire, flags = {
 redis.register_function({ function_name = 'tm1_replay', callback = replay, flags = {} })
 redis.register_function({ function_name = 'tm1_repair', callback = repair, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_mend', callback = mend, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_cache_get', callback = cache_get, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_cache_put', callback = cache_put, flags = {} })
+redis.register_function({ function_name = 'tm1_cache_drop', callback = cache_drop, flags = { 'allow-oom' } })
+redis.register_function({ function_name = 'tm1_cache_clear', callback = cache_clear, flags = { 'allow-oom' } })
 redis.register_function({ function_name = 'tm1_version', callback = function() return TIDEMILL_LIBRARY_VERSION end, flags = { 'no-writes', 'allow-stale' } })

@@ -1,6 +1,7 @@
 //! One typed twin per function of the library, each beside the names that its Lua gives to keys and arguments.
 
 mod admission;
+mod cache;
 mod deferral;
 mod duties;
 mod jobs;
@@ -55,6 +56,10 @@ pub(crate) const ALL: &[Function] = &[
     runs::EXPAND,
     steps::SETTLE_STEP,
     steps::SETTLE_ITEM,
+    cache::GET,
+    cache::PUT,
+    cache::DROP,
+    cache::CLEAR,
 ];
 
 /// A call being written: first all keys, then the arguments.

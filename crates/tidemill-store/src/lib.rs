@@ -4,6 +4,7 @@
 //! A [`Store`] knows where Redis is; a [`Partition`] of it is what engines work with. Every change of state is one call of one
 //! function (or, for plain jobs that leave nothing behind, XACK with XDEL); nothing here repeats a call by itself.
 
+pub mod cache;
 mod claims;
 mod crons;
 mod definitions;

@@ -42,6 +42,11 @@ const TEXT: &str = concat!(
     include_str!("../lua/replay.lua"),
     include_str!("../lua/repair.lua"),
     include_str!("../lua/mend.lua"),
+    include_str!("../lua/cache_entries.lua"),
+    include_str!("../lua/cache_get.lua"),
+    include_str!("../lua/cache_put.lua"),
+    include_str!("../lua/cache_drop.lua"),
+    include_str!("../lua/cache_clear.lua"),
     include_str!("../lua/register.lua"),
 );
 

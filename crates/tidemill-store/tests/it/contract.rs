@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::{duties, endings, intake, items, jobs, runs};
+use crate::{cache, duties, endings, intake, items, jobs, runs};
 
 type Promise = (&'static str, for<'a> fn(&'a Pool) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
 
@@ -40,6 +40,7 @@ promises! { CORE:
     endings::a_computed_output_ends_the_run_once,
     duties::a_cron_entry_fires_once,
     duties::a_consumer_is_forgotten_only_where_it_holds_nothing,
+    cache::of_all_who_miss_at_once_one_may_fill,
 }
 
 promises! { REST:
@@ -58,6 +59,9 @@ promises! { REST:
     endings::a_run_is_cancelled_once_and_its_steps_record_their_own_end,
     endings::a_run_ends_at_its_deadline_and_not_before,
     endings::a_run_that_is_gone_refuses_everything,
+    cache::a_fill_that_came_to_nothing_passes_on_and_a_renewed_one_does_not,
+    cache::an_answer_is_fresh_then_kept_for_fallback_then_gone,
+    cache::clearing_also_holds_for_calls_under_way,
     duties::waiting_work_is_cancelled_at_once_and_running_work_is_asked_to_stop,
     duties::a_lost_entry_is_dispatched_again_once,
     duties::an_overlooked_step_is_dispatched_once,
