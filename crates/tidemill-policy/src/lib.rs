@@ -10,7 +10,13 @@ use std::time::Duration;
 use rand::Rng;
 use tidemill_protocol::{ErrorClass, RetryPolicy};
 
+pub mod aimd;
+pub mod breaker;
+pub mod budget;
+pub mod limit;
 pub mod service;
+pub mod tier;
+pub mod usage;
 
 /// Upper bound of the first wait, unless configured.
 pub const DEFAULT_BASE_MS: u64 = 500;
