@@ -58,7 +58,10 @@ async fn look<'c>(context: &'c Context, id: &str) -> Outcome<Option<(&'c Partiti
     }
     for partition in &partitions {
         let requested = match partition.job_status(Some(keys::RUNS), id).await? {
-            JobStatus::Queued { .. } | JobStatus::Running { .. } | JobStatus::Deferred { .. } => true,
+            JobStatus::Queued { .. }
+            | JobStatus::Running { .. }
+            | JobStatus::Deferred { .. }
+            | JobStatus::InLine { .. } => true,
             JobStatus::Buried(letter) => letter.field("workflow").is_some(),
             JobStatus::Ended(_) | JobStatus::Cancelled | JobStatus::Accepted | JobStatus::Unknown => false,
         };

@@ -72,7 +72,10 @@ pub(crate) async fn ended(context: &Context, id: &str) -> Outcome<Option<String>
         JobStatus::Ended(text) => Ok(Some(text)),
         JobStatus::Buried(letter) => nothing("failed", &letter.code, letter.reason, letter.at_ms),
         JobStatus::Cancelled => nothing("cancelled", "cancelled", "it was cancelled".to_owned(), 0),
-        JobStatus::Queued { .. } | JobStatus::Running { .. } | JobStatus::Deferred { .. } => Ok(None),
+        JobStatus::Queued { .. }
+        | JobStatus::Running { .. }
+        | JobStatus::Deferred { .. }
+        | JobStatus::InLine { .. } => Ok(None),
         JobStatus::Accepted | JobStatus::Unknown => Err(Error::failed(
             "no_result",
             format!(

@@ -5,7 +5,7 @@ mod runs;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidemill_store::Letter;
+use tidemill_store::{Letter, Place};
 use utoipa::ToSchema;
 
 pub use jobs::job;
@@ -18,7 +18,7 @@ pub use runs::{run, run_result, step};
 pub struct JobView {
     /// Its id.
     pub id: String,
-    /// `queued`, `running`, `deferred`, `accepted` (taken in, and nothing more is known: it left no result), or how it
+    /// `queued`, `running`, `deferred`, `parked` (in a line), `accepted` (taken in, and nothing more is known: it left no result), or how it
     /// ended: `succeeded`, `failed`, `timed_out`, `cancelled`.
     pub state: String,
     /// Its queue, while it is in one.
@@ -31,6 +31,8 @@ pub struct JobView {
     pub held_ms: Option<u64>,
     /// When it is due, in Unix milliseconds.
     pub due_at_ms: Option<u64>,
+    /// Where it waits for its turn, while it is parked.
+    pub line: Option<LineView>,
     /// Why it waits.
     pub why: Option<String>,
     /// Its result, if one is kept.
@@ -38,6 +40,25 @@ pub struct JobView {
     pub result: Option<Box<RawValue>>,
     /// Why it could not be done.
     pub dead_letter: Option<LetterView>,
+}
+
+/// A place in a line. Each partition has a line of its own; they move on together.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LineView {
+    /// The tier of limits that it waits for, such as `openai` or `openai/tenant:acme`.
+    pub tier: String,
+    /// Its place: 1 is next.
+    pub place: u64,
+    /// How many wait there in all.
+    pub length: u64,
+    /// Since when it waits, in Unix milliseconds.
+    pub since_ms: Option<u64>,
+}
+
+impl LineView {
+    pub(crate) fn of(place: Place) -> Self {
+        Self { tier: place.tier, place: place.ahead + 1, length: place.length, since_ms: place.since_ms }
+    }
 }
 
 /// A dead letter.

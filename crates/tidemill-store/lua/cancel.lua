@@ -1,5 +1,6 @@
 -- Cancels a plain job: at once while it waits, else by asking whoever runs it (workers learn of it with their next beat).
--- A job that is gone at once leaves the result that it asked to be kept.
+-- A job that is gone at once leaves the result that it asked to be kept. `line` is the line that it waits in, if it does; it may be
+-- left out.
 -- Replies: 'cancelled' | 'requested'.
 local function keep_cancelled(fields, id, result, now)
   local ttl_ms = fields and field(fields, 'result_ttl_ms')
@@ -10,11 +11,13 @@ local function keep_cancelled(fields, id, result, now)
 end
 
 local function cancel(keys, args)
-  local stream, due, deferred, cancelled, result = unpack(keys)
-  local id, group, reason = unpack(args)
+  local stream, due, deferred, cancelled, result, line = unpack(keys)
+  local id, group, reason, queue = unpack(args)
   local now = now_ms()
   redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', minus(now, '86400000'))
-  if redis.call('ZREM', due, 'j:' .. id) == 1 then
+  local waits = redis.call('ZREM', due, 'j:' .. id) == 1
+  if not waits and line and queue then waits = redis.pcall('ZREM', line, queue .. '|j:' .. id) == 1 end
+  if waits then
     local packed = redis.call('HGET', deferred, 'j:' .. id)
     redis.call('HDEL', deferred, 'j:' .. id)
     keep_cancelled(packed and cmsgpack.unpack(packed), id, result, now)

@@ -3,24 +3,6 @@
 -- Keys after the fixed ones: (run, audit, records) per entry; a plain job repeats the stream there.
 -- Args after the fixed ones, per entry: entry, member, in_ms, at_ms (one of them 0), state, note, run step ('' for a job), name,
 -- ran_ms, attempt, change count, then (field, value) pairs that replace or join the entry's fields.
-local function defer_step(o, run, audit, records, who, now, due)
-  local found = redis.call('HMGET', run, 'st', 'q')
-  local was = parse_record(redis.call('HGET', records, o.slot))
-  if not found[1] then return -3 end
-  if not was or was.entry ~= o.entry or (o.state ~= 'parked' and o.state ~= 'retrying') then return -1 end
-  local change = open_change(run, audit, now, found[2])
-  local from, started = 'ready', '-'
-  if o.state == 'retrying' then
-    from, started = 'running', minus(now, o.ran_ms)
-    note(change, o.name, 'ready', 'running', started, o.attempt, who)
-  end
-  note(change, o.name, from, o.state, now, o.attempt, who)
-  local text = record(o.state, o.attempt, was.ready, started, due, who, '-', base(was.queue))
-  if records == run then put(change, o.slot, text) else redis.call('HSET', records, o.slot, text) end
-  write_change(change)
-  return 1
-end
-
 local function defer(keys, args)
   local stream, due, deferred, queues = unpack(keys, 1, 4)
   local group, who, queue, entries = unpack(args, 1, 4)
@@ -34,11 +16,10 @@ local function defer(keys, args)
     local replaced = { _entry = nil, _why = why }
     for c = arg, arg + tonumber(changes) - 1, 2 do replaced[args[c]] = args[c + 1] end
     arg = arg + tonumber(changes)
-    local fields = fields_of(stream, o.entry)
-    if not fields or #fields > MAX_FIELDS or not take(stream, group, o.entry) then
+    local fields = take_off(stream, group, o.entry)
+    if not fields then
       replies[i] = 0
     else
-      redis.call('XDEL', stream, o.entry)
       local at = at_ms ~= '0' and at_ms or plus(now, in_ms)
       local reply = 1
       if o.slot ~= '' then reply = defer_step(o, keys[2 + i * 3], keys[3 + i * 3], keys[4 + i * 3], who, now, at) end

@@ -5,8 +5,10 @@ mod cache;
 mod deferral;
 mod duties;
 mod jobs;
+mod lines;
 mod mending;
 mod runs;
+mod services;
 mod steps;
 
 pub(crate) use admission::enqueued;
@@ -14,8 +16,13 @@ pub use admission::{Admission, Enqueued};
 pub use deferral::{DeferState, Deferral, Due, Held, Released, Slot};
 pub use duties::{Beat, Firing};
 pub use jobs::{Burial, Completion};
+pub use lines::{CalledUp, Parking};
 pub use mending::Overlooked;
 pub use runs::{EndRun, Expansion, FinishRun, NewRun, RootStep, Started};
+pub use services::{
+    Answer, Author, CallOutcome, CallReport, CallRequest, Control, Correction, Exchange, Exchanged, Forecast,
+    Hindrance, Notice, Outlook, TierUse,
+};
 pub use steps::{Dependent, ItemOutcome, Mode, Settled, StepOutcome};
 
 use redis::{Cmd, ToRedisArgs};
@@ -39,6 +46,8 @@ pub(crate) const ALL: &[Function] = &[
     admission::ACCEPT,
     deferral::DEFER,
     deferral::PROMOTE,
+    lines::PARK,
+    lines::CALL_UP,
     deferral::RELEASE,
     deferral::RECLAIM,
     duties::BEAT,
@@ -56,6 +65,10 @@ pub(crate) const ALL: &[Function] = &[
     runs::EXPAND,
     steps::SETTLE_STEP,
     steps::SETTLE_ITEM,
+    services::ADMIT,
+    services::FORECAST,
+    services::DEFINE,
+    services::CONTROL,
     cache::GET,
     cache::PUT,
     cache::DROP,

@@ -6,7 +6,8 @@ use redis::{Cmd, Pipeline, Value};
 use tidemill_protocol::{AuditRecord, EntryId};
 
 use crate::claims::{ClaimedEntry, entry_of};
-use crate::{Error, Letter, Partition, keys};
+use crate::lines::place_of;
+use crate::{Error, Letter, Partition, Place, keys};
 
 /// Where a job or a requested run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub enum JobStatus {
         queue: String,
         /// When it is due, in Unix milliseconds.
         due_ms: u64,
+        /// Why: the sentence that was noted, if any.
+        why: Option<String>,
+    },
+    /// Parked in a line, where it waits for its turn at a tier of limits.
+    InLine {
+        /// The queue.
+        queue: String,
+        /// Which line, and where in it.
+        place: Place,
         /// Why: the sentence that was noted, if any.
         why: Option<String>,
     },
@@ -151,8 +161,14 @@ impl Partition {
                 reason = "a score is a whole number of milliseconds, far below 2^53"
             )]
             let due_ms = due as u64;
-            let why = packed.and_then(|packed| why_of(&packed));
+            let why = packed.and_then(|packed| noted(&packed, b"_why"));
             return Ok(Some(JobStatus::Deferred { queue: queue.to_owned(), due_ms, why }));
+        }
+        if let Some(tier) = packed.as_deref().and_then(|packed| noted(packed, b"_line"))
+            && let Some(place) = self.place_in_line(&tier, &place_of(queue, &member)).await?
+        {
+            let why = packed.and_then(|packed| noted(&packed, b"_why"));
+            return Ok(Some(JobStatus::InLine { queue: queue.to_owned(), place, why }));
         }
         let Some(first) = &sought.first else { return Ok(None) };
         match self.entry(&self.keys().stream(queue), first.as_str()).await? {
@@ -250,11 +266,11 @@ impl Partition {
     }
 }
 
-/// The noted sentence among the packed fields of deferred work.
-fn why_of(packed: &[u8]) -> Option<String> {
+/// A field among the packed ones of work put aside, as text.
+pub(crate) fn noted(packed: &[u8], name: &[u8]) -> Option<String> {
     let fields: Vec<RawText> = rmp_serde::from_slice(packed).ok()?;
-    let pair = fields.chunks_exact(2).find(|pair| pair.first().is_some_and(|name| name.0 == b"_why"))?;
-    pair.get(1).map(|why| String::from_utf8_lossy(&why.0).into_owned())
+    let pair = fields.chunks_exact(2).find(|pair| pair.first().is_some_and(|found| found.0 == name))?;
+    pair.get(1).map(|value| String::from_utf8_lossy(&value.0).into_owned())
 }
 
 /// Lua packs any bytes as a MessagePack string, so it need not be UTF-8.

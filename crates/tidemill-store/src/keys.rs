@@ -4,7 +4,8 @@
 pub const WORKERS: &str = "workers";
 /// The consumer group of the stream of requested runs.
 pub const SCHEDULERS: &str = "schedulers";
-/// Behind a queue's name: its stream of work that had begun with somebody who died. Workers read it before the queue's own.
+/// Behind a queue's name: its stream of work that comes before the rest: what had begun with somebody who died, and what was called
+/// up from a line. Workers read it before the queue's own.
 pub const FIRST: &str = ":first";
 
 /// The queue itself, of a name that may be that of its stream [`FIRST`].
@@ -73,10 +74,28 @@ impl Keys {
         self.of("due:", queue)
     }
 
-    /// Hash: the fields of work put aside, as `MessagePack`; one per queue.
+    /// Hash: the fields of work put aside, until a time or in a line, as `MessagePack`; one per queue.
     #[must_use]
     pub fn deferred(&self, queue: &str) -> String {
         self.of("deferred:", queue)
+    }
+
+    /// Set: the tiers of limits that have a line. A tier goes when its line is empty.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        self.key("lines")
+    }
+
+    /// Sorted set: work that waits for its turn at a tier of limits, as `<queue>|<member>`, by its place; one per tier.
+    #[must_use]
+    pub fn line(&self, tier: &str) -> String {
+        self.of("line:", tier)
+    }
+
+    /// Hash: the clocks by which a line is fair between tenants. Goes when the line is empty.
+    #[must_use]
+    pub fn turns(&self, tier: &str) -> String {
+        self.of("turns:", tier)
     }
 
     /// Hash: a run: state, input, settings, counters, one record and output per step. Expires after its retention.

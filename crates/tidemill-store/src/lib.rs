@@ -17,10 +17,12 @@ mod inspect;
 pub mod keys;
 mod letters;
 mod library;
+mod lines;
 mod link;
 mod members;
 mod queues;
 mod records;
+mod services;
 mod settings;
 mod store;
 mod upkeep;
@@ -33,17 +35,23 @@ pub use durability::{Assurance, Durability};
 pub use endpoint::redact_url;
 pub use error::{Error, Fault, Remedy};
 pub use functions::{
-    Admission, Beat, Burial, Completion, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Expansion,
-    FinishRun, Firing, Held, ItemOutcome, Mode, NewRun, Overlooked, Released, RootStep, Settled, Slot,
-    Started, StepOutcome,
+    Admission, Answer, Author, Beat, Burial, CallOutcome, CallReport, CallRequest, CalledUp, Completion,
+    Control, Correction, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Exchange, Exchanged,
+    Expansion, FinishRun, Firing, Forecast, Held, Hindrance, ItemOutcome, Mode, NewRun, Notice, Outlook,
+    Overlooked, Parking, Released, RootStep, Settled, Slot, Started, StepOutcome, TierUse,
 };
 pub use inspect::{AuditPage, JobStatus};
 pub use keys::Keys;
 pub use letters::Letter;
 pub use library::{LIBRARY_NAME, LIBRARY_VERSION, text as library_text};
+pub use lines::{HeadRank, Place};
 pub use link::Link;
 pub use members::Member;
 pub use queues::QueueDepth;
 pub use records::{RunRecord, RunSummary};
+pub use services::{
+    ApplyError, BreakerState, BudgetState, CatalogRead, Counters, LimitState, ServiceChange, Services,
+    TierState,
+};
 pub use settings::Settings;
 pub use store::{Partition, ServerFacts, Store};

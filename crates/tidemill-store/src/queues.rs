@@ -14,8 +14,10 @@ pub struct QueueDepth {
     pub ready: u64,
     /// Entries that workers hold.
     pub running: u64,
-    /// Work put aside: delays, retries, parked calls.
+    /// Work put aside until a time: delays, retries.
     pub deferred: u64,
+    /// Work parked in lines, where it waits for limits.
+    pub parked: u64,
     /// When the oldest entry was made, in Unix milliseconds, claimed or not.
     pub oldest_ms: Option<u64>,
 }
@@ -40,12 +42,13 @@ impl Partition {
     /// Redis is not reachable or refuses.
     pub async fn depth(&self, queue: &str) -> Result<QueueDepth, Error> {
         let (stream, first) = (self.keys().stream(queue), self.keys().jobs(&[queue, keys::FIRST].concat()));
-        let mut ask = Pipeline::with_capacity(5);
-        ask.cmd("ZCARD").arg(self.keys().due(queue));
+        let mut ask = Pipeline::with_capacity(6);
+        ask.cmd("ZCARD").arg(self.keys().due(queue)).cmd("HLEN").arg(self.keys().deferred(queue));
         for stream in [&stream, &first] {
             ask.cmd("XLEN").arg(stream).cmd("XRANGE").arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
         }
-        let (deferred, length, oldest, more, older): (u64, u64, Vec<Value>, u64, Vec<Value>) =
+        // the fields of all that is put aside are in one place, whether it waits for a time or in a line
+        let (deferred, aside, length, oldest, more, older): (u64, u64, u64, Vec<Value>, u64, Vec<Value>) =
             self.link().pipeline("measuring a queue", &ask).await?;
         let group = if queue == keys::RUNS { keys::SCHEDULERS } else { keys::WORKERS };
         let mut running = self.pending_count(&stream, group).await?;
@@ -56,7 +59,8 @@ impl Partition {
             oldest.into_iter().chain(older).map(|entry| Ok(crate::claims::entry_of(entry)?.entry.ms()));
         let oldest_ms = times.collect::<Result<Vec<u64>, Error>>()?.into_iter().min();
         let ready = (length + more).saturating_sub(running);
-        Ok(QueueDepth { queue: queue.to_owned(), ready, running, deferred, oldest_ms })
+        let parked = aside.saturating_sub(deferred);
+        Ok(QueueDepth { queue: queue.to_owned(), ready, running, deferred, parked, oldest_ms })
     }
 
     async fn pending_count(&self, stream: &str, group: &str) -> Result<u64, Error> {

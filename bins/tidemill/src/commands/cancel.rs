@@ -126,7 +126,9 @@ async fn take_away(
 async fn cancel_job(partition: &Partition, id: &str, reason: &str, status: JobStatus) -> Outcome<bool> {
     match status {
         JobStatus::Queued { queue, entry } => take_away(partition, &queue, &entry, (id, reason)).await,
-        JobStatus::Running { queue, .. } | JobStatus::Deferred { queue, .. } => {
+        JobStatus::Running { queue, .. }
+        | JobStatus::Deferred { queue, .. }
+        | JobStatus::InLine { queue, .. } => {
             Ok(partition.cancel_job(&queue, id, reason).await?)
         }
         JobStatus::Ended(text) => {

@@ -27,8 +27,10 @@ struct Queue {
     ready: u64,
     /// Entries that workers hold.
     running: u64,
-    /// Work put aside: delays, retries, parked calls.
+    /// Work put aside until a time: delays, retries.
     deferred: u64,
+    /// Work parked in lines, where it waits for limits.
+    parked: u64,
     /// Age of the oldest entry, claimed or not.
     oldest_ms: Option<u64>,
     /// Processes that say they serve it.
@@ -52,22 +54,32 @@ pub(crate) async fn run(context: &Context, Arguments {}: Arguments) -> Outcome {
         };
         let oldest_ms = depth.oldest_ms.map(|at| now_ms.saturating_sub(at));
         let workers = members.iter().filter(serves).count();
-        let QueueDepth { queue, ready, running, deferred, .. } = depth;
+        let QueueDepth { queue, ready, running, deferred, parked, .. } = depth;
         let queue = if queue == keys::RUNS { "(runs)".to_owned() } else { queue };
-        Queue { queue, ready, running, deferred, oldest_ms, workers }
+        Queue { queue, ready, running, deferred, parked, oldest_ms, workers }
     });
-    let mut table = Table::new(&["QUEUE", ">READY", ">RUNNING", ">DEFERRED", ">OLDEST", ">WORKERS", "NOTE"]);
+    let mut table = Table::new(&[
+        "QUEUE",
+        ">READY",
+        ">RUNNING",
+        ">DEFERRED",
+        ">PARKED",
+        ">OLDEST",
+        ">WORKERS",
+        "NOTE",
+    ]);
     for queue in queues {
         if context.output.is_json() {
             context.output.document(&queue);
             continue;
         }
-        let alone = queue.workers == 0 && queue.ready + queue.deferred > 0;
+        let alone = queue.workers == 0 && queue.ready + queue.deferred + queue.parked > 0;
         table.row(vec![
             Cell::new(&queue.queue),
             queue.ready.into(),
             queue.running.into(),
             queue.deferred.into(),
+            queue.parked.into(),
             Cell::new(queue.oldest_ms.map(duration).unwrap_or_default()),
             queue.workers.into(),
             if alone { Cell::new("nobody serves it").style(Style::Bad) } else { Cell::default() },
@@ -86,5 +98,6 @@ fn add(depths: &mut BTreeMap<String, QueueDepth>, more: QueueDepth) {
     depth.ready += more.ready;
     depth.running += more.running;
     depth.deferred += more.deferred;
+    depth.parked += more.parked;
     depth.oldest_ms = depth.oldest_ms.into_iter().chain(more.oldest_ms).min();
 }

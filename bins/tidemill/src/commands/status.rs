@@ -195,6 +195,10 @@ impl Look<'_> {
         if let Some(due) = job.due_at_ms {
             say("due", &format!("{}, {}", moment(due), relative(due, now_ms)));
         }
+        if let Some(line) = &job.line {
+            let since = line.since_ms.map(|at| format!(", since {}", moment(at))).unwrap_or_default();
+            say("line", &format!("{}, place {} of {}{since}", line.tier, line.place, line.length));
+        }
         if let Some(why) = &job.why {
             say("why", why);
         }

@@ -87,7 +87,9 @@ pub(super) async fn cancel(
     let (partition, status) = views::status_of(door.store(), query.queue.as_deref(), &id).await?;
     let gone = match status {
         JobStatus::Queued { queue, entry } => stop(partition, &queue, &entry, &id, &reason).await?,
-        JobStatus::Running { queue, .. } | JobStatus::Deferred { queue, .. } => {
+        JobStatus::Running { queue, .. }
+        | JobStatus::Deferred { queue, .. }
+        | JobStatus::InLine { queue, .. } => {
             partition.cancel_job(&queue, &id, &reason).await?
         }
         JobStatus::Cancelled => true,

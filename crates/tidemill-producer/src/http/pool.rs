@@ -41,8 +41,10 @@ struct DepthView {
     ready: u64,
     /// Entries that workers hold.
     running: u64,
-    /// Work put aside: delays, retries, parked calls.
+    /// Work put aside until a time: delays, retries.
     deferred: u64,
+    /// Work parked in lines, where it waits for limits.
+    parked: u64,
     /// When the oldest entry was made, in Unix milliseconds.
     oldest_at_ms: Option<u64>,
 }
@@ -53,6 +55,7 @@ impl DepthView {
         self.ready += depth.ready;
         self.running += depth.running;
         self.deferred += depth.deferred;
+        self.parked += depth.parked;
         self.oldest_at_ms = match (self.oldest_at_ms, depth.oldest_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

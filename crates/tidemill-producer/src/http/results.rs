@@ -142,6 +142,7 @@ async fn look(door: &Door, queue: Option<&str>, id: &str) -> Result<Look, Refusa
         JobStatus::Queued { .. } => Look::NotYet("queued".to_owned()),
         JobStatus::Running { .. } => Look::NotYet("running".to_owned()),
         JobStatus::Deferred { .. } => Look::NotYet("deferred".to_owned()),
+        JobStatus::InLine { .. } => Look::NotYet("parked".to_owned()),
         JobStatus::Accepted => Look::NotYet("accepted".to_owned()),
         JobStatus::Cancelled => Look::There(ending(id, "cancelled", ("cancelled", "it was cancelled"), 0, 0)),
         JobStatus::Buried(letter) => {

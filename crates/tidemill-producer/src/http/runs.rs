@@ -258,7 +258,7 @@ pub(super) async fn cancel(
                     return Ok(cancelled(id, true));
                 }
             }
-            JobStatus::Deferred { queue, .. } => {
+            JobStatus::Deferred { queue, .. } | JobStatus::InLine { queue, .. } => {
                 if partition.cancel_job(&queue, &id, &reason).await? {
                     return Ok(cancelled(id, true));
                 }

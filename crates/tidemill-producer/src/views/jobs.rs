@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tidemill_protocol::EntryId;
 use tidemill_store::{JobStatus, Partition, Store};
 
-use super::{JobView, raw};
+use super::{JobView, LineView, raw};
 use crate::refusal::{Code, Refusal};
 
 /// Finds a job by its id, in `queue` if one is named, else in all.
@@ -52,6 +52,7 @@ fn view(id: &str, status: JobStatus) -> Result<JobView, Refusal> {
         worker: None,
         held_ms: None,
         due_at_ms: None,
+        line: None,
         why: None,
         result: None,
         dead_letter: None,
@@ -69,6 +70,11 @@ fn view(id: &str, status: JobStatus) -> Result<JobView, Refusal> {
         JobStatus::Deferred { queue, due_ms, why } => {
             (view.queue, view.due_at_ms, view.why) = (Some(queue), Some(due_ms), why);
             "deferred"
+        }
+        JobStatus::InLine { queue, place, why } => {
+            (view.queue, view.why) = (Some(queue), why);
+            view.line = Some(LineView::of(place));
+            "parked"
         }
         JobStatus::Ended(text) => {
             view.state =

@@ -279,7 +279,7 @@ const fn need_of(state: StepState, continues: bool) -> Need {
     }
 }
 
-/// Those that are neither in their stream nor put aside.
+/// Those that are neither in their stream nor put aside, until a time or in a line.
 async fn lost<'i>(
     partition: &Partition,
     queue: &str,
@@ -300,6 +300,9 @@ async fn lost<'i>(
         with_entry.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(one, _)| one).collect();
     let members: Vec<String> = aside.iter().map(|one| one.slot.member()).collect();
     let due = partition.due_at(queue, &members).await?;
-    lost.extend(aside.into_iter().zip(due).filter(|(_, due)| due.is_none()).map(|(one, _)| one));
+    let undated = aside.into_iter().zip(members).zip(due).filter(|(_, due)| due.is_none());
+    let (aside, members): (Vec<_>, Vec<_>) = undated.map(|(one, _)| one).unzip();
+    let in_line = partition.in_line(queue, &members).await?;
+    lost.extend(aside.into_iter().zip(in_line).filter(|(_, in_line)| !in_line).map(|(one, _)| one));
     Ok(lost)
 }

@@ -136,7 +136,7 @@ pub struct Held {
 }
 
 /// Writes the keys of a slot, or the stream in their place.
-fn slot_keys(call: &mut FunctionCall, partition: &Partition, stream: &str, slot: Option<&Slot>) {
+pub(super) fn slot_keys(call: &mut FunctionCall, partition: &Partition, stream: &str, slot: Option<&Slot>) {
     let keys = partition.keys();
     match slot {
         Some(slot) => {

@@ -3,6 +3,8 @@
 use redis::{Cmd, FromRedisValue, Value};
 
 use super::{Function, FunctionCall, Slot};
+use crate::keys::base_of;
+use crate::lines::place_of;
 use crate::{Error, Partition};
 
 pub(super) const BEAT: Function =
@@ -11,8 +13,8 @@ pub(super) const FORGET: Function =
     Function { name: "tm1_forget", keys: &["beats", "members"], args: &["consumer", "beat", "streams"] };
 pub(super) const CANCEL: Function = Function {
     name: "tm1_cancel",
-    keys: &["stream", "due", "deferred", "cancelled", "result"],
-    args: &["id", "group", "reason"],
+    keys: &["stream", "due", "deferred", "cancelled", "result", "line"],
+    args: &["id", "group", "reason", "queue"],
 };
 pub(super) const FIRE: Function =
     Function { name: "tm1_fire", keys: &["due", "target", "fired"], args: &["name", "seen_ms", "next_ms"] };
@@ -20,8 +22,8 @@ pub(super) const REPLAY: Function =
     Function { name: "tm1_replay", keys: &["dead", "target"], args: &["letter"] };
 pub(super) const REPAIR: Function = Function {
     name: "tm1_repair",
-    keys: &["run", "audit", "records", "stream", "due"],
-    args: &["id", "workflow", "step", "item", "slot", "name", "seen", "member", "who"],
+    keys: &["run", "audit", "records", "stream", "due", "deferred", "line"],
+    args: &["id", "workflow", "step", "item", "slot", "name", "seen", "member", "who", "place"],
 };
 
 /// The answer to a beat.
@@ -94,11 +96,16 @@ impl Partition {
     /// Redis is not reachable or refuses.
     pub async fn cancel_job(&self, queue: &str, id: &str, reason: &str) -> Result<bool, Error> {
         let keys = self.keys();
+        let [line] = &self.lines_of(queue, &[format!("j:{id}")]).await?[..] else {
+            return Err(Error::Corrupt("Redis did not say where a job waits".to_owned()));
+        };
         let mut call = FunctionCall::new(&CANCEL, CANCEL.keys.len());
         let runs = queue == crate::keys::RUNS;
         let group = if runs { crate::keys::SCHEDULERS } else { crate::keys::WORKERS };
         call.key(&keys.stream(queue)).key(&keys.due(queue)).key(&keys.deferred(queue)).key(&keys.cancelled());
-        call.key(&keys.result(id)).arg(id).arg(group).arg(reason);
+        call.key(&keys.result(id))
+            .key(&line.as_deref().map_or_else(|| keys.due(queue), |tier| keys.line(tier)));
+        call.arg(id).arg(group).arg(reason).arg(queue);
         let reply: String = self.link().query("cancelling a job", call.command()).await?;
         Ok(reply == "cancelled")
     }
@@ -161,14 +168,17 @@ impl Partition {
         let keys = self.keys();
         let run = keys.run(&slot.run);
         let records = slot.item.map_or_else(|| run.clone(), |_| keys.items(&slot.run, slot.step));
-        let mut call = FunctionCall::new(&REPAIR, 5);
-        call.key(&run).key(&keys.audit(&slot.run)).key(&records).key(&keys.jobs(queue)).key(&keys.due(queue));
+        let (base, member) = (base_of(queue), slot.member());
+        let tier = self.lines_of(base, std::slice::from_ref(&member)).await?.into_iter().next().flatten();
+        let mut call = FunctionCall::new(&REPAIR, REPAIR.keys.len());
+        call.key(&run).key(&keys.audit(&slot.run)).key(&records).key(&keys.jobs(queue)).key(&keys.due(base));
+        call.key(&keys.deferred(base)).key(&tier.map_or_else(|| keys.due(base), |tier| keys.line(&tier)));
         call.arg(&slot.run).arg(workflow).arg(slot.step);
         match slot.item {
             Some(item) => call.arg(item),
             None => call.arg(""),
         };
-        call.arg(slot.field()).arg(&slot.name).arg(seen).arg(slot.member()).arg(who);
+        call.arg(slot.field()).arg(&slot.name).arg(seen).arg(&member).arg(who).arg(place_of(base, &member));
         let reply: i64 = self.link().query("repairing a step", call.command()).await?;
         Ok(reply == 1)
     }

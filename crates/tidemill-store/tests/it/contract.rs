@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::{cache, duties, endings, intake, items, jobs, runs};
+use crate::{cache, duties, endings, intake, items, jobs, lines, runs};
 
 type Promise = (&'static str, for<'a> fn(&'a Pool) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
 
@@ -38,6 +38,8 @@ promises! { CORE:
     runs::a_failed_step_ends_the_run_and_leaves_a_letter_that_can_be_replayed,
     items::items_run_as_many_at_once_as_allowed_and_are_gathered_once,
     endings::a_computed_output_ends_the_run_once,
+    lines::a_line_goes_by_priority_then_in_turns_between_tenants_then_by_age,
+    lines::a_parked_step_comes_back_with_its_record,
     duties::a_cron_entry_fires_once,
     duties::a_consumer_is_forgotten_only_where_it_holds_nothing,
     cache::of_all_who_miss_at_once_one_may_fill,
@@ -66,6 +68,13 @@ promises! { REST:
     duties::a_lost_entry_is_dispatched_again_once,
     duties::an_overlooked_step_is_dispatched_once,
     duties::a_beat_tells_what_was_cancelled_since,
+    lines::a_called_up_job_brings_its_ticket_and_goes_back_to_its_place,
+    lines::a_place_of_a_line_that_is_gone_is_not_worse_than_a_new_one,
+    lines::a_member_is_called_up_once_and_only_its_owner_parks_it,
+    lines::a_step_lost_from_its_line_is_dispatched_again,
+    lines::a_job_is_cancelled_in_line_and_tells_where_it_stands,
+    lines::a_step_of_an_ended_run_is_called_up_only_to_end,
+    lines::foreign_keys_hold_up_their_own_line_only,
 }
 
 const PARTITIONS: u32 = 8;

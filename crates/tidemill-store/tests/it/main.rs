@@ -17,6 +17,7 @@ mod intake;
 mod items;
 mod jobs;
 mod library;
+mod lines;
 mod model;
 mod moves;
 mod place;

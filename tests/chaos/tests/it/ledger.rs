@@ -42,7 +42,7 @@ pub(crate) async fn nothing_is_left(pool: &Pool) {
         let depth = pool.home().depth("default").await.map_err(|error| error.to_string())?;
         let runs = pool.home().run_counts().await.map_err(|error| error.to_string())?;
         let requests = pool.number(&["XLEN", &pool.home().keys().runs()]).await;
-        if (depth.ready, depth.running, depth.deferred, runs.0, requests) == (0, 0, 0, 0, 0) {
+        if (depth.ready, depth.running, depth.deferred + depth.parked, runs.0, requests) == (0, 0, 0, 0, 0) {
             return Ok(());
         }
         Err(format!("{depth:?}, {} live runs, {requests} requests", runs.0))

@@ -70,7 +70,7 @@ async fn nothing_is_left(store: &Store) {
         for partition in store.partitions() {
             let depth = partition.depth("default").await.map_err(|error| error.to_string())?;
             let runs = partition.run_counts().await.map_err(|error| error.to_string())?;
-            if (depth.ready, depth.running, depth.deferred, runs.0) != (0, 0, 0, 0) {
+            if (depth.ready, depth.running, depth.deferred + depth.parked, runs.0) != (0, 0, 0, 0) {
                 return Err(format!("partition {}: {depth:?}, {} live runs", partition.index(), runs.0));
             }
         }
