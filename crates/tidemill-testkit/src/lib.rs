@@ -6,6 +6,7 @@
 //!
 //! * [`RedisServer`], [`RedisCluster`], [`SentinelSetup`]: the real `redis-server` found on `PATH`.
 //! * [`FaultProxy`]: a network that can be cut, delayed or silenced between a client and a server.
+//! * [`referee::Referee`]: a service with limits that catches who breaks them.
 //! * [`Process`]: a built program, started, watched and killed.
 //! * [`wait_until`], [`wait_for`]: polling with a deadline and a message that tells what was last seen.
 //!
@@ -16,6 +17,7 @@ mod error;
 mod port;
 mod process;
 mod proxy;
+pub mod referee;
 mod sentinel;
 mod server;
 mod signal;

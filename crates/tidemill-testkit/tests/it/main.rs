@@ -7,4 +7,5 @@
 
 mod faults;
 mod processes;
+mod referee;
 mod servers;
