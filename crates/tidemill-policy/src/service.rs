@@ -24,7 +24,7 @@ use tidemill_protocol::{ErrorClass, RetryPolicy};
 
 pub use self::answers::{Backpressure, Cache, Fallback, FallbackOn, Hedge, HedgeAfter, Order, RedisLoss};
 pub use self::catalog::{Catalog, Scope, Tier};
-pub use self::check::Problem;
+pub use self::check::{Problem, check_all};
 pub use self::faults::{Breaker, RetryBudget, WhenSpent, Window};
 pub use self::limit::{Amount, Contract, DEFAULT_AUTO_INITIAL, DEFAULT_AUTO_MAX, Limit, Tiered};
 pub use self::rules::{BreakerRules, BudgetRules, InvalidRules, LimitRules, TierRules};

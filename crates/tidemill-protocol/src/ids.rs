@@ -78,6 +78,16 @@ pub fn check_user(user: &str) -> Result<(), InvalidName> {
     check("user", user, 128, "1 to 128 printable ASCII characters, no space", |b| b.is_ascii_graphic())
 }
 
+/// Checks the name of a service: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+///
+/// # Errors
+/// The name is empty, too long, or has another character (names of tiers are made of it).
+pub fn check_service(service: &str) -> Result<(), InvalidName> {
+    check("service", service, 64, "1 to 64 of A-Z a-z 0-9 . _ -", |b| {
+        b.is_ascii_alphanumeric() || b"._-".contains(&b)
+    })
+}
+
 /// The id of a stream entry: `milliseconds-sequence` by Redis's clock. It is the fencing token of one claim.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntryId(String);

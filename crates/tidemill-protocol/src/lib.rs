@@ -13,8 +13,8 @@ mod work;
 
 pub use audit::{AuditRecord, StepRecord};
 pub use ids::{
-    EntryId, InvalidName, MAX_ID_BYTES, check_id, check_queue, check_target, check_tenant, check_user,
-    partition_of,
+    EntryId, InvalidName, MAX_ID_BYTES, check_id, check_queue, check_service, check_target, check_tenant,
+    check_user, partition_of,
 };
 pub use job::{
     DEFAULT_MAX_INPUT_BYTES, DEFAULT_PRIORITY, Extras, FIELDS, Job, MAX_FIELDS, Malformed, Reader, Target,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_protocol::RetryPolicy;
+use tidemill_protocol::{RetryPolicy, check_service};
 
 use crate::Tool;
 
@@ -31,6 +31,8 @@ pub struct ToolEntry {
     pub retry: RetryPolicy,
     /// How long an attempt may take where neither the job nor the step says so.
     pub timeout: Duration,
+    /// The service that it depends on; absent: the one whose definition names it, if one does.
+    pub service: Option<Arc<str>>,
     /// A sentence for people who list the tools.
     pub description: Arc<str>,
 }
@@ -45,6 +47,7 @@ impl ToolEntry {
             kind,
             retry: RetryPolicy::default(),
             timeout: DEFAULT_TIMEOUT,
+            service: None,
             description: Arc::from(""),
         }
     }
@@ -63,6 +66,13 @@ impl ToolEntry {
         self
     }
 
+    /// Sets the service that it depends on, whose limits and breaker its calls pass.
+    #[must_use]
+    pub fn with_service(mut self, service: impl Into<Arc<str>>) -> Self {
+        self.service = Some(service.into());
+        self
+    }
+
     /// Sets the sentence for people.
     #[must_use]
     pub fn with_description(mut self, description: impl Into<Arc<str>>) -> Self {
@@ -78,6 +88,7 @@ impl fmt::Debug for ToolEntry {
             .field("kind", &self.kind)
             .field("retry", &self.retry)
             .field("timeout", &self.timeout)
+            .field("service", &self.service)
             .field("description", &self.description)
             .finish_non_exhaustive()
     }
@@ -97,6 +108,13 @@ pub enum RegistryError {
         /// The name asked for.
         name: String,
     },
+    /// It depends on something that cannot be a service.
+    BadService {
+        /// The tool's name.
+        name: String,
+        /// What is wrong with the service's.
+        why: String,
+    },
 }
 
 impl fmt::Display for RegistryError {
@@ -111,6 +129,7 @@ impl fmt::Display for RegistryError {
                 "`{}` cannot name a tool: use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-`, and begin with a letter or a digit",
                 name.escape_debug()
             ),
+            Self::BadService { name, why } => write!(f, "{name}.service: {why}"),
         }
     }
 }
@@ -173,10 +192,13 @@ impl Registry {
     /// Adds a tool, or puts it in the place of the one that has its name, which is given back.
     ///
     /// # Errors
-    /// The name cannot name a tool.
+    /// The name cannot name a tool, or that of its service no service.
     pub fn replace(&mut self, entry: ToolEntry) -> Result<Option<ToolEntry>, RegistryError> {
         if !is_tool_name(&entry.name) {
             return Err(RegistryError::BadName { name: entry.name.to_string() });
+        }
+        if let Some(Err(error)) = entry.service.as_deref().map(check_service) {
+            return Err(RegistryError::BadService { name: entry.name.to_string(), why: error.to_string() });
         }
         Ok(self.entries.insert(Arc::clone(&entry.name), entry))
     }
@@ -323,6 +345,21 @@ mod tests {
                 "`{name}` was taken as a name"
             );
         }
+    }
+
+    #[test]
+    fn a_tool_depends_on_a_service_that_can_be_one() -> Result<(), RegistryError> {
+        let mut registry = Registry::new();
+        registry.register_entry(ToolEntry::new("a", Arc::new(Nothing)).with_service("openai"))?;
+        assert_eq!(registry.get("a").and_then(|entry| entry.service.as_deref()), Some("openai"));
+        for bad in ["", "open/ai", "@pool", "a:b"] {
+            let refused = registry.replace(ToolEntry::new("b", Arc::new(Nothing)).with_service(bad));
+            assert!(
+                matches!(refused, Err(RegistryError::BadService { .. })),
+                "`{bad}` was taken as a service"
+            );
+        }
+        Ok(())
     }
 
     #[test]

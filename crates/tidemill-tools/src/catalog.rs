@@ -83,6 +83,9 @@ fn entry(name: &str, tool: Arc<dyn Tool>, named: &NamedTool, description: &str) 
         Some(ms) => entry = entry.with_timeout(Duration::from_millis(ms)),
         None => {}
     }
+    if let Some(service) = &named.service {
+        entry = entry.with_service(service.as_str());
+    }
     Ok(entry)
 }
 

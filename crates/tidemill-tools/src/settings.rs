@@ -43,6 +43,8 @@ pub struct NamedTool {
     pub retry: RetryPolicy,
     /// How long an attempt may take, in milliseconds (default 30,000).
     pub timeout_ms: Option<u64>,
+    /// The service that it depends on, whose limits and breaker its calls pass (default: the one whose `tools` fit its name).
+    pub service: Option<String>,
     /// A sentence for people who list the tools.
     pub description: Option<String>,
 }

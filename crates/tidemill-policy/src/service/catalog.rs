@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::tier::{clean, template};
-use super::{Definition, Problem, check};
+use super::{Definition, Problem, check_all};
 
 /// What one call is, as far as limits are concerned.
 #[derive(Debug, Clone, Copy, Default)]
@@ -131,7 +131,7 @@ impl Catalog {
     /// All problems of all definitions, and those between them: a tool claimed by two services, a fallback to a service that
     /// does not exist.
     pub fn new(definitions: BTreeMap<String, Definition>) -> Result<Self, Vec<Problem>> {
-        let problems = check::all(&definitions);
+        let problems = check_all(&definitions);
         if !problems.is_empty() {
             return Err(problems);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use tidemill_protocol::{RetryPolicy, check_target};
+use tidemill_protocol::{RetryPolicy, check_service, check_target};
 
 use super::tier::clean;
 use super::{Definition, Estimate, Fallback, FallbackOn, HedgeAfter, RedisLoss, Usage};
@@ -25,6 +25,8 @@ const JQ_MAX_BYTES: usize = 4096;
 /// One thing that is wrong with a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The name of the definition.
+    pub definition: String,
     /// The key, with dots, from the name of the definition on: `openai.limits.0.burst`.
     pub path: String,
     /// What is wrong, and what is possible.
@@ -39,13 +41,14 @@ impl fmt::Display for Problem {
 
 /// Problems as they are found, each at its key.
 struct Found {
+    definition: String,
     at: Vec<String>,
     problems: Vec<Problem>,
 }
 
 impl Found {
     fn new(name: &str) -> Self {
-        Self { at: vec![quoted(name)], problems: Vec::new() }
+        Self { definition: name.to_owned(), at: vec![quoted(name)], problems: Vec::new() }
     }
 
     fn add(&mut self, key: &str, message: impl Into<String>) {
@@ -54,7 +57,7 @@ impl Found {
             path.push('.');
             path.push_str(key);
         }
-        self.problems.push(Problem { path, message: message.into() });
+        self.problems.push(Problem { definition: self.definition.clone(), path, message: message.into() });
     }
 
     fn within(&mut self, key: &str, look: impl FnOnce(&mut Self)) {
@@ -275,7 +278,7 @@ impl Definition {
                         found.add(&format!("{key}.tool"), error.to_string());
                     }
                 }
-                Fallback::Service(service) if found.at == [quoted(service)] => {
+                Fallback::Service(service) if *service == found.definition => {
                     found.add(&format!("{key}.service"), "a service cannot stand in for itself");
                 }
                 Fallback::Value(_) if index + 1 < self.fallback.len() => {
@@ -304,11 +307,6 @@ impl Definition {
 }
 
 fn check_name(found: &mut Found, name: &str) {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 64
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-    };
     match name.split_once(':') {
         None if name == "@pool" => {}
         Some(("@tool" | "@tenant" | "@user", rest)) if !rest.is_empty() => {}
@@ -319,8 +317,11 @@ fn check_name(found: &mut Found, name: &str) {
                  last)",
             );
         }
-        _ if plain(name) => {}
-        _ => found.add("", "the name of a service is 1 to 64 of A-Z a-z 0-9 . _ -"),
+        _ => {
+            if let Err(error) = check_service(name) {
+                found.add("", error.to_string());
+            }
+        }
     }
 }
 
@@ -337,8 +338,9 @@ fn retry(found: &mut Found, policy: &RetryPolicy) {
     }
 }
 
-/// All problems of a set: of each definition, and between them.
-pub(crate) fn all(definitions: &BTreeMap<String, Definition>) -> Vec<Problem> {
+/// All problems of a set of definitions by name: of each, and between them; empty if [`super::Catalog::new`] takes it.
+#[must_use]
+pub fn check_all(definitions: &BTreeMap<String, Definition>) -> Vec<Problem> {
     let mut problems: Vec<_> =
         definitions.iter().flat_map(|(name, definition)| definition.check(name)).collect();
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::{
     node::Node,
     origin::Origin,
-    secret::{HIDDEN, is_reference, is_secret_key, redact_urls},
+    secret::{HIDDEN, is_reference, is_secret_key, is_secret_path, redact_urls},
 };
 
 pub(super) fn print(settings: &Json, tree: &Node) -> String {
@@ -34,7 +34,7 @@ impl Printer<'_> {
                     self.children(member, depth + 1);
                 }
                 leaf => {
-                    let hidden = self.path.iter().any(|key| is_secret_key(key));
+                    let hidden = is_secret_path(&self.path);
                     self.out.push(' ');
                     self.out.push_str(&flow(leaf, hidden));
                     self.out.push_str("  # ");

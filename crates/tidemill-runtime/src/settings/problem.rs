@@ -7,7 +7,7 @@ use super::{
     node::Node,
     origin::Origin,
     read::{Fault, ReadError},
-    secret::{is_secret_key, redact_urls},
+    secret::{is_secret_path, redact_urls},
 };
 
 /// One thing that is wrong, where it stands, and what to do.
@@ -101,7 +101,7 @@ pub(super) fn from_read_error(error: &ReadError, tree: &Node) -> Problem {
             None => format!("`{value}` is not among {}", listed(known)),
         },
         Fault::Missing(key) => format!("`{key}` is missing"),
-        Fault::Other(_) if path.iter().any(|key| is_secret_key(key)) => {
+        Fault::Other(_) if is_secret_path(&path) => {
             "its value has the wrong form (it is not shown, as it may be secret)".to_owned()
         }
         Fault::Other(message) => message.clone(),

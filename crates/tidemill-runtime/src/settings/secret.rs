@@ -13,6 +13,13 @@ pub fn is_secret_key(key: &str) -> bool {
         || ["token", "secret"].iter().any(|end| key == *end || key.ends_with(&format!("_{end}")))
 }
 
+/// Whether what stands at this path is secret: a key along it says so. A service's `credential` and `per_credential` say which
+/// credential a call uses, and are none.
+pub(crate) fn is_secret_path(path: &[String]) -> bool {
+    let names_one = matches!(path, [section, _, key, ..] if section == "services" && (key == "credential" || key == "per_credential"));
+    path.iter().enumerate().any(|(at, key)| is_secret_key(key) && !(names_one && at == 2))
+}
+
 /// Whether a value names a secret instead of being one: `env:SHOP_TOKEN`, `file:/run/secrets/token`.
 pub(crate) fn is_reference(value: &str) -> bool {
     ["env:", "file:", "secret://"].iter().any(|scheme| value.starts_with(scheme))

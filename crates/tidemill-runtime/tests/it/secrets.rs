@@ -122,6 +122,27 @@ fn passwords_in_urls_are_hidden_however_they_are_written() {
     }
 }
 
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Services {
+    services: serde_json::Map<String, serde_json::Value>,
+}
+
+#[test]
+fn which_credential_a_service_is_called_with_is_no_secret_but_credentials_are() {
+    let settings = r#"{shop: {credential: ".account", per_credential: {"*": {concurrency: 5}}, fallback: [{tool: a, with: {credential: CANARY}}],
+        with: {credential: CANARY}}}"#;
+    let arguments = CommonArgs {
+        set: vec![("services".to_owned(), settings.replace("CANARY", CANARY))],
+        ..CommonArgs::default()
+    };
+    let loaded = load::<Services>(&arguments.over(Sources::none())).unwrap();
+    let printed = loaded.print().unwrap();
+    assert!(printed.contains("credential: \".account\""), "{printed}");
+    assert!(printed.contains("concurrency: 5"), "{printed}");
+    assert!(!printed.contains(CANARY), "{printed}");
+}
+
 #[test]
 fn keys_that_hold_secrets_are_known_by_their_names() {
     for secret in

@@ -6,7 +6,7 @@ use crate::service::{Catalog, Definition, Problem};
 
 fn problems(name: &str, definition: &Value) -> Vec<(String, String)> {
     let definition: Definition = serde_json::from_value(definition.clone()).unwrap();
-    definition.check(name).into_iter().map(|Problem { path, message }| (path, message)).collect()
+    definition.check(name).into_iter().map(|Problem { path, message, .. }| (path, message)).collect()
 }
 
 fn refused(name: &str, definition: &Value, path: &str, word: &str) {
