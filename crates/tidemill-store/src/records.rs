@@ -24,6 +24,10 @@ pub struct RunRecord {
     pub ended_ms: Option<u64>,
     /// Owner.
     pub tenant: Option<String>,
+    /// For whom it is done.
+    pub user: Option<String>,
+    /// The place of its steps in lines, 0 to 9, where it names one.
+    pub priority: Option<u8>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// Its input, JSON text.
@@ -80,6 +84,8 @@ impl RunRecord {
             started_ms: 0,
             ended_ms: None,
             tenant: None,
+            user: None,
+            priority: None,
             traceparent: None,
             input: Vec::new(),
             output: None,
@@ -99,6 +105,8 @@ impl RunRecord {
                 "t1" => run.started_ms = text(&value).parse().unwrap_or(0),
                 "t2" => run.ended_ms = text(&value).parse().ok(),
                 "ten" => run.tenant = Some(text(&value)),
+                "usr" => run.user = Some(text(&value)),
+                "pri" => run.priority = text(&value).parse().ok(),
                 "tp" => run.traceparent = Some(text(&value)),
                 "in" => run.input = value,
                 "out" => run.output = Some(value),

@@ -50,6 +50,8 @@ impl Prepared {
         add("rt", extras.result_ttl_ms.map(|ttl| ttl.to_string()));
         add("rp", extras.reply_to.clone());
         add("ten", extras.tenant.clone());
+        add("usr", extras.user.clone());
+        add("pri", extras.priority.map(|priority| priority.to_string()));
         add("tp", extras.traceparent.clone());
         add("ts", extras.tracestate.clone());
         add("qu", extras.queue.clone());

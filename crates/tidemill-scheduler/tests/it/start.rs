@@ -22,7 +22,20 @@ async fn a_requested_run_starts_with_its_first_steps_and_all_that_it_was_given()
     let pool = Pool::start().await;
     pool.publish(FLOW).await;
     let scheduler = pool.schedule(quick()).await;
-    let extras = ["tenant", "acme", "traceparent", "00-a-b-01", "result_ttl_ms", "5000", "reply_to", "mine"];
+    let extras = [
+        "tenant",
+        "acme",
+        "user",
+        "ann",
+        "priority",
+        "7",
+        "traceparent",
+        "00-a-b-01",
+        "result_ttl_ms",
+        "5000",
+        "reply_to",
+        "mine",
+    ];
     pool.ask(&[&["workflow", "flow", "input", "{\"n\":1}", "id", "r1"][..], &extras[..]].concat()).await;
     let run = pool.run("r1").await;
     assert_eq!(
@@ -30,6 +43,7 @@ async fn a_requested_run_starts_with_its_first_steps_and_all_that_it_was_given()
         (RunState::Running, "flow@1", &b"{\"n\":1}"[..])
     );
     assert_eq!((run.tenant.as_deref(), run.reply_to.as_deref()), (Some("acme"), Some("mine")));
+    assert_eq!((run.user.as_deref(), run.priority), (Some("ann"), Some(7)));
     assert_eq!(run.steps.len(), 2, "a step with needs waits");
     assert_eq!((run.steps[&0].state, run.steps[&0].queue.as_str()), (StepState::Ready, "default"));
     assert_eq!((run.steps[&1].state, run.steps[&1].queue.as_str()), (StepState::Ready, "other"));
