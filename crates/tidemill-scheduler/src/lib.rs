@@ -1,4 +1,4 @@
-//! The scheduler: starts runs, promotes what is due, fires cron entries, reclaims from the dead, expires, bounds memory, audits.
+//! The scheduler: starts runs, promotes what is due, calls up what waits in lines, fires cron entries, reclaims from the dead, expires, bounds memory, audits.
 //!
 //! Any number of schedulers work side by side without a leader. Each duty (one file) looks at Redis and then calls one atomic
 //! function that two schedulers cannot both win, so a scheduler that is slow, doubled or killed at any point does no harm. None of
@@ -12,6 +12,7 @@ mod expirer;
 mod membership;
 mod memory;
 pub mod metrics;
+mod pacer;
 mod plans;
 mod promoter;
 mod reclaimer;

@@ -13,6 +13,24 @@ pub const RUNS_REFUSED: MetricName =
 /// Work that became due.
 pub const PROMOTED: MetricName =
     MetricName::new("tidemill_promoted", "Work put aside that became ready", &["queue"]);
+/// Jobs called up from lines.
+pub const CALLED_UP: MetricName =
+    MetricName::new("tidemill_called_up", "Jobs called up from the lines of a service", &["service"]);
+/// Steps let out of lines because their run has ended.
+pub const LEFT_LINES: MetricName =
+    MetricName::new("tidemill_left_lines", "Steps let out of lines because their run has ended", &[]);
+/// How long lines are.
+pub const LINE_LENGTH: MetricName = MetricName::new(
+    "tidemill_line_length",
+    "Jobs that wait in the lines of a service; each scheduler tells the same",
+    &["service"],
+);
+/// How long the first in line has waited.
+pub const LINE_OLDEST: MetricName = MetricName::new(
+    "tidemill_line_oldest_ms",
+    "For how long the first in the lines of a service has waited; each scheduler tells the same",
+    &["service"],
+);
 /// Cron entries fired.
 pub const CRON_FIRED: MetricName =
     MetricName::new("tidemill_cron_fired", "Times that cron entries fired", &[]);
@@ -69,6 +87,10 @@ pub const ALL: &[MetricName] = &[
     RUNS_REPEATED,
     RUNS_REFUSED,
     PROMOTED,
+    CALLED_UP,
+    LEFT_LINES,
+    LINE_LENGTH,
+    LINE_OLDEST,
     CRON_FIRED,
     CRON_SKIPPED,
     CRON_INVALID,
@@ -92,6 +114,10 @@ pub(crate) struct Counters {
     pub(crate) runs_repeated: Counter,
     pub(crate) runs_refused: Labelled<Counter>,
     pub(crate) promoted: Labelled<Counter>,
+    pub(crate) called_up: Labelled<Counter>,
+    pub(crate) left_lines: Counter,
+    pub(crate) line_length: Labelled<Gauge>,
+    pub(crate) line_oldest: Labelled<Gauge>,
     pub(crate) cron_fired: Counter,
     pub(crate) cron_skipped: Counter,
     pub(crate) cron_invalid: Counter,
@@ -116,6 +142,10 @@ impl Counters {
             runs_repeated: metrics.counter(RUNS_REPEATED),
             runs_refused: metrics.counters(RUNS_REFUSED),
             promoted: metrics.counters(PROMOTED),
+            called_up: metrics.counters(CALLED_UP),
+            left_lines: metrics.counter(LEFT_LINES),
+            line_length: metrics.gauges(LINE_LENGTH),
+            line_oldest: metrics.gauges(LINE_OLDEST),
             cron_fired: metrics.counter(CRON_FIRED),
             cron_skipped: metrics.counter(CRON_SKIPPED),
             cron_invalid: metrics.counter(CRON_INVALID),

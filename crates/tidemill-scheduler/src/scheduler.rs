@@ -18,6 +18,7 @@ use crate::expirer::Expirer;
 use crate::membership::{Membership, consumer_name, leave};
 use crate::memory::MemoryWatch;
 use crate::metrics::Counters;
+use crate::pacer::Pacer;
 use crate::plans::Plans;
 use crate::promoter::Promoter;
 use crate::reclaimer::Reclaimer;
@@ -164,6 +165,7 @@ impl Scheduler {
             );
         }
         self.duty(tasks, Promoter::new(context.clone()), exact(settings.promote_idle_ms));
+        self.duty(tasks, Pacer::new(context.clone()), exact(settings.pace_idle_ms));
         self.duty(tasks, CronDuty::new(context.clone(), self.crons.clone()), exact(1_000));
         for partition in context.partitions() {
             self.duty(tasks, Reclaimer::new(context.clone(), partition), every(settings.watch_ms));

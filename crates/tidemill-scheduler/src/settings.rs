@@ -23,6 +23,13 @@ pub struct Settings {
     pub promote_idle_ms: u64,
     /// The pause between two looks while work keeps becoming due, in milliseconds.
     pub promote_busy_ms: u64,
+    /// The pause between two looks at lines while there are any, in milliseconds.
+    pub pace_ms: u64,
+    /// The longest pause between two looks for lines, in milliseconds: the first in a new line may be late by it.
+    pub pace_idle_ms: u64,
+    /// What limits let go until so long from now is called up from their lines, in milliseconds. Above `pace_ms` by what it takes
+    /// to reach a worker; less than a service's `patience_ms` more than that.
+    pub pace_horizon_ms: u64,
     /// A cron time that passed longer ago than this counts as missed, in milliseconds; before that it is only late.
     pub cron_late_ms: u64,
     /// How often liveness is renewed, in milliseconds.
@@ -58,6 +65,9 @@ impl Default for Settings {
             promote_batch: 200,
             promote_idle_ms: 250,
             promote_busy_ms: 25,
+            pace_ms: 25,
+            pace_idle_ms: 150,
+            pace_horizon_ms: 50,
             cron_late_ms: 5_000,
             beat_ms: 1_000,
             watch_ms: 250,
@@ -95,13 +105,16 @@ impl Settings {
     /// # Errors
     /// A number is out of its range.
     pub fn check(&self) -> Result<(), InvalidSetting> {
-        let ranges: [(&str, u64, u64, u64); 14] = [
+        let ranges: [(&str, u64, u64, u64); 17] = [
             ("start_batch", self.start_batch as u64, 1, 500),
             ("block_ms", self.block_ms, 10, 10_000),
             ("run_retention_ms", self.run_retention_ms, 1, u64::MAX / 2),
             ("promote_batch", self.promote_batch as u64, 1, 500),
             ("promote_idle_ms", self.promote_idle_ms, 1, 60_000),
             ("promote_busy_ms", self.promote_busy_ms, 1, 60_000),
+            ("pace_ms", self.pace_ms, 1, 1_000),
+            ("pace_idle_ms", self.pace_idle_ms, 1, 60_000),
+            ("pace_horizon_ms", self.pace_horizon_ms, 1, 10_000),
             ("beat_ms", self.beat_ms, 50, 2_000),
             ("watch_ms", self.watch_ms, 20, 1_000),
             ("reclaim_batch", self.reclaim_batch as u64, 1, 500),

@@ -102,7 +102,10 @@ async fn requested(partition: &Partition, id: &str) -> Result<RunView, Refusal> 
             view.error = raw(json!({ "code": letter.code, "message": letter.reason }).to_string());
             "failed"
         }
-        JobStatus::Ended(_) | JobStatus::Accepted | JobStatus::Unknown => return Err(unknown(id)),
+        // requested runs wait in no line
+        JobStatus::InLine { .. } | JobStatus::Ended(_) | JobStatus::Accepted | JobStatus::Unknown => {
+            return Err(unknown(id));
+        }
     };
     state.clone_into(&mut view.state);
     Ok(view)

@@ -4,6 +4,7 @@
 mod audit;
 mod cron;
 mod duties;
+mod lines;
 mod pool;
 mod reclaim;
 mod start;
