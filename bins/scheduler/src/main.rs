@@ -1,10 +1,11 @@
 //! `tidemill-scheduler`: starts runs, promotes what is due, fires cron entries, reclaims from the dead, audits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use tidemill_policy::service::{self, Definition};
 use tidemill_runtime::cli::{self, CommonArgs, ConfigCommand};
 use tidemill_runtime::exit::Exit;
 use tidemill_runtime::health::Health;
@@ -58,6 +59,8 @@ struct Settings {
     shutdown: shutdown::Settings,
     scheduler: tidemill_scheduler::Settings,
     retention: RetentionSettings,
+    /// What tools depend on: limits, breakers, caches.
+    services: BTreeMap<String, Definition>,
     /// Cron entries, stored at the start.
     cron: Vec<Cron>,
 }
@@ -73,6 +76,7 @@ impl Default for Settings {
             shutdown: shutdown::Settings::default(),
             scheduler: tidemill_scheduler::Settings::default(),
             retention: RetentionSettings::default(),
+            services: BTreeMap::new(),
             cron: Vec::new(),
         }
     }
@@ -103,12 +107,23 @@ fn build(loaded: &Loaded<Settings>) -> Result<(Scheduler, Health, Metrics), Sett
     Ok((scheduler, health, metrics))
 }
 
+/// What is wrong with the definitions of services.
+fn check_services(loaded: &Loaded<Settings>) -> Vec<Problem> {
+    let found = service::check_all(&loaded.settings.services).into_iter();
+    found.map(|found| loaded.problem(&format!("services.{}", found.path), found.message)).collect()
+}
+
 /// The problems that only the scheduler itself can see.
 fn check(loaded: &Loaded<Settings>) -> Vec<Problem> {
-    build(loaded).err().map(|error| error.problems().to_vec()).unwrap_or_default()
+    let mut problems = check_services(loaded);
+    problems.extend(build(loaded).err().map(|error| error.problems().to_vec()).unwrap_or_default());
+    problems
 }
 
 async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failure> {
+    if !check_services(&loaded).is_empty() {
+        return Err(SettingsError::new(check(&loaded)).into());
+    }
     let (scheduler, health, metrics) = build(&loaded)?;
     log::init(&loaded.settings.log).map_err(|error| Failure::new(Exit::Settings, error))?;
     let given = loaded.is_given("http.addr");

@@ -87,6 +87,22 @@ async fn it_says_what_is_wrong_when_redis_is_not_there_or_a_setting_is_not_valid
         output.contains("scheduler.crash_budget") && output.contains("TIDEMILL_SCHEDULER__CRASH_BUDGET"),
         "{output}"
     );
+    let services = ["--set", "services.openai.concurrency=0", "--set", "services.openai.patience_ms=99999"];
+    for command in [&["config", "check"][..], &[]] {
+        let mut process = program()
+            .env("TIDEMILL_SCHEDULER__CRASH_BUDGET", "0")
+            .args(services)
+            .args(command)
+            .start()
+            .unwrap();
+        assert_eq!(process.wait(SOON).await.unwrap().code(), Some(3));
+        let output = process.output();
+        for key in
+            ["services.openai.concurrency: 0", "services.openai.patience_ms: 99999", "scheduler.crash_budget"]
+        {
+            assert!(output.contains(key), "{key} is not in {output}");
+        }
+    }
     server.stop_hard().unwrap();
     let mut process = program().env("TIDEMILL_REDIS_URL", url).start().unwrap();
     assert_eq!(process.wait(SOON).await.unwrap().code(), Some(4), "{}", process.output());
