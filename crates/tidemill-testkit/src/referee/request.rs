@@ -70,7 +70,10 @@ pub(super) async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::
         }
     }
     let body = received.get(head.head_bytes..whole).unwrap_or_default();
-    (head.call.input_tokens, head.call.output_tokens) = tokens(head.tokens, body);
+    match tokens(head.tokens, body) {
+        Err(status) => return Ok(Received::Unreadable(status)),
+        Ok((input, output)) => (head.call.input_tokens, head.call.output_tokens) = (input, output),
+    }
     received.drain(..whole);
     Ok(Received::Call { call: head.call, last: head.last })
 }
@@ -114,24 +117,41 @@ fn parse(received: &[u8]) -> Result<Option<Head>, u16> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Tokens {
-    tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    tokens: Option<f64>,
+    input_tokens: Option<f64>,
+    output_tokens: Option<f64>,
 }
 
-/// Input and output tokens. A total alone is three parts input and one part output; the header stands above the body.
-fn tokens(header: Option<u64>, body: &[u8]) -> (u64, u64) {
+/// Input and output tokens; parts of a token count whole. A total alone is three parts input and one part output; the
+/// header stands above the body. What should be a number and is none is refused: taken for 0 it would pass any limit.
+fn tokens(header: Option<u64>, body: &[u8]) -> Result<(u64, u64), u16> {
     let said: Tokens = match body.first() {
-        Some(b'{') => serde_json::from_slice(body).unwrap_or_default(),
+        Some(b'{') => match serde_json::from_slice(body) {
+            Ok(said) => said,
+            Err(error) if error.is_data() => return Err(400),
+            // no JSON after all
+            Err(_) => Tokens::default(),
+        },
         _ => Tokens::default(),
     };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from floats stops at the ends of the range"
+    )]
+    let whole = |number: f64| number.ceil() as u64;
     let split = |total: u64| (total - total / 4, total / 4);
-    match (header.or(said.tokens), said.input_tokens, said.output_tokens) {
+    let (total, input, output) = (
+        header.or_else(|| said.tokens.map(whole)),
+        said.input_tokens.map(whole),
+        said.output_tokens.map(whole),
+    );
+    Ok(match (total, input, output) {
         (Some(total), None, None) => split(total),
         (Some(total), _, Some(output)) => (total.saturating_sub(output), output.min(total)),
         (Some(total), Some(input), None) => (input.min(total), total.saturating_sub(input)),
         (None, input, output) => (input.unwrap_or_default(), output.unwrap_or_default()),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -140,12 +160,21 @@ mod tests {
 
     #[test]
     fn tokens_come_from_the_header_or_the_body() {
+        let tokens = |header, body| tokens(header, body).unwrap();
         assert_eq!(tokens(None, b""), (0, 0));
         assert_eq!(tokens(None, b"{\"tokens\":8,\"model\":\"m\"}"), (6, 2));
         assert_eq!(tokens(Some(4), b"{\"tokens\":8}"), (3, 1));
         assert_eq!(tokens(None, b"{\"input_tokens\":5,\"output_tokens\":7}"), (5, 7));
         assert_eq!(tokens(None, b"{\"tokens\":10,\"output_tokens\":7}"), (3, 7));
-        assert_eq!(tokens(None, b"{\"tokens\":\"many\"}"), (0, 0));
+        assert_eq!(tokens(None, b"{\"tokens\":7.2e0}"), (6, 2));
+        assert_eq!(tokens(None, b"{no json"), (0, 0));
+    }
+
+    #[test]
+    fn tokens_that_are_no_number_do_not_pass_for_none() {
+        for body in ["{\"tokens\":\"many\"}", "{\"input_tokens\":[1]}"] {
+            assert_eq!(tokens(None, body.as_bytes()), Err(400), "{body}");
+        }
     }
 
     #[test]

@@ -369,6 +369,21 @@ async fn calls_sent_ahead_are_answered_in_their_order() {
 }
 
 #[tokio::test]
+async fn a_caller_may_ask_first_and_may_end_with_its_call() {
+    let referee = Referee::start().unwrap();
+    let mut caller = Caller::to(&referee).await;
+    let head = "POST / HTTP/1.1\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: 12\r\n\r\n";
+    caller.stream.write_all(head.as_bytes()).await.unwrap();
+    let mut asked = [0; 25];
+    caller.stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    caller.stream.write_all(br#"{"tokens":3}"#).await.unwrap();
+    assert_eq!(caller.reply().await.unwrap().status, 200);
+    assert!(caller.reply().await.is_none());
+    assert_eq!(referee.report().arrivals[0].tokens, 3);
+}
+
+#[tokio::test]
 async fn a_dropped_referee_is_gone() {
     let referee = Referee::start().unwrap();
     let port = referee.port();
