@@ -29,6 +29,12 @@ pub(crate) struct RequestArgs {
     /// Owner, for limits and fairness
     #[arg(long)]
     tenant: Option<String>,
+    /// For whom it is done; owner, for limits
+    #[arg(long)]
+    user: Option<String>,
+    /// Place in a line where it waits for a limit: 0 to 9, 9 goes first [default: 5]
+    #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
     /// Begin only after this many milliseconds
     #[arg(long, value_name = "MS", conflicts_with = "run_at_ms")]
     delay_ms: Option<u64>,
@@ -65,6 +71,8 @@ impl RequestArgs {
         request.queue = self.queue.map(Into::into);
         request.id = self.id.map(Into::into);
         request.tenant = self.tenant.map(Into::into);
+        request.user = self.user.map(Into::into);
+        request.priority = number(self.priority.map(u64::from));
         request.delay_ms = number(self.delay_ms);
         request.run_at_ms = number(self.run_at_ms);
         request.timeout_ms = number(self.timeout_ms);

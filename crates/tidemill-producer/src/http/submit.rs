@@ -56,6 +56,11 @@ pub(super) struct RequestMembers {
     id: Option<String>,
     /// Owner for limits and fairness.
     tenant: Option<String>,
+    /// For whom it is done; owner for limits.
+    user: Option<String>,
+    /// Place in a line for a limit, 0 to 9 (default 5); 9 goes first.
+    #[schema(minimum = 0, maximum = 9)]
+    priority: Option<u8>,
     /// Queue of the job, or of the run's steps.
     queue: Option<String>,
     /// Wait before it may begin, in milliseconds.

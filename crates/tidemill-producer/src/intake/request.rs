@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use tidemill_protocol::{check_id, check_queue, check_target, check_tenant};
+use tidemill_protocol::{check_id, check_queue, check_target, check_tenant, check_user};
 
 use crate::refusal::{Code, Refusal, nearest};
 
@@ -68,6 +68,10 @@ pub struct Request<'a> {
     pub id: Option<Cow<'a, str>>,
     /// Owner for limits and fairness.
     pub tenant: Option<Cow<'a, str>>,
+    /// For whom it is done; owner for limits.
+    pub user: Option<Cow<'a, str>>,
+    /// Place in a line for a limit, 0 to 9; 9 goes first.
+    pub priority: Option<Number<'a>>,
     /// Queue of the job, or of the run's steps.
     pub queue: Option<Cow<'a, str>>,
     /// Wait before it may begin, in milliseconds.
@@ -93,12 +97,14 @@ pub struct Request<'a> {
 }
 
 /// The members that a request may have, besides those that begin with `x-`.
-const MEMBERS: [&str; 15] = [
+const MEMBERS: [&str; 17] = [
     "tool",
     "workflow",
     "input",
     "id",
     "tenant",
+    "user",
+    "priority",
     "queue",
     "delay_ms",
     "run_at_ms",
@@ -125,6 +131,8 @@ impl<'a> Request<'a> {
             input: None,
             id: None,
             tenant: None,
+            user: None,
+            priority: None,
             queue: None,
             delay_ms: None,
             run_at_ms: None,
@@ -173,6 +181,8 @@ impl<'a> Request<'a> {
             "input" => self.input = Some(value.get().into()),
             "id" => self.id = Some(text(name, value)?),
             "tenant" => self.tenant = Some(text(name, value)?),
+            "user" => self.user = Some(text(name, value)?),
+            "priority" => self.priority = Some(number(name, value)?),
             "queue" => self.queue = Some(text(name, value)?),
             "delay_ms" => self.delay_ms = Some(number(name, value)?),
             "run_at_ms" => self.run_at_ms = Some(number(name, value)?),
@@ -209,6 +219,7 @@ impl<'a> Request<'a> {
         self.id.as_deref().map_or(Ok(()), check_id).map_err(named)?;
         self.queue.as_deref().map_or(Ok(()), check_queue).map_err(named)?;
         self.tenant.as_deref().map_or(Ok(()), check_tenant).map_err(named)?;
+        self.user.as_deref().map_or(Ok(()), check_user).map_err(named)?;
         let size = self.input.as_deref().map_or(2, str::len);
         if size > max_input_bytes {
             return Err(Refusal::new(
@@ -220,6 +231,9 @@ impl<'a> Request<'a> {
         }
         if self.delay_ms.is_some() && self.run_at_ms.is_some() {
             return Err(Refusal::new(Code::InvalidMember, "give \"delay_ms\" or \"run_at_ms\", not both"));
+        }
+        if self.priority.as_ref().is_some_and(|priority| priority.value > 9 || priority.text.len() > 1) {
+            return Err(bad("priority", "it must be one digit, 0 to 9; 9 goes first"));
         }
         let attempts = self.max_attempts.as_ref().map_or(1, |attempts| attempts.value);
         if !(1..=u64::from(u32::MAX)).contains(&attempts) {

@@ -24,7 +24,7 @@ async fn a_job_is_queued_with_just_the_fields_it_was_given() {
 #[tokio::test]
 async fn everything_that_the_contract_knows_reaches_the_entry() {
     let door = Door::open().await;
-    let body = r#"{"tool":"echo@2","id":"o/1","tenant":"t","queue":"gpu","timeout_ms":5,"deadline_ms":6,
+    let body = r#"{"tool":"echo@2","id":"o/1","tenant":"t","user":"u","priority":0,"queue":"gpu","timeout_ms":5,"deadline_ms":6,
         "max_attempts":7,"result_ttl_ms":8,"reply_to":"mine","tracestate":"a=b","x-own":"y"}"#;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let answer = door.send("POST", "/v1/jobs", &[("traceparent", trace)], body.to_owned()).await;
@@ -36,6 +36,8 @@ async fn everything_that_the_contract_knows_reaches_the_entry() {
         ("tool", "echo@2"),
         ("id", "o/1"),
         ("tenant", "t"),
+        ("user", "u"),
+        ("priority", "0"),
         ("timeout_ms", "5"),
         ("deadline_ms", "6"),
         ("max_attempts", "7"),

@@ -45,6 +45,9 @@ fn what_is_no_request_is_refused_with_its_code() {
         (r#"{"tool":"echo","id":"a b"}"#, Code::InvalidMember),
         (r#"{"tool":"echo","queue":"a:b"}"#, Code::InvalidMember),
         (r#"{"tool":"echo","tenant":"ä"}"#, Code::InvalidMember),
+        (r#"{"tool":"echo","user":"a b"}"#, Code::InvalidMember),
+        (r#"{"tool":"echo","priority":10}"#, Code::InvalidMember),
+        (r#"{"tool":"echo","priority":"high"}"#, Code::InvalidMember),
         (r#"{"tool":"echo","delay_ms":"5"}"#, Code::InvalidMember),
         (r#"{"tool":"echo","delay_ms":-5}"#, Code::InvalidMember),
         (r#"{"tool":"echo","delay_ms":1.5}"#, Code::InvalidMember),
@@ -78,7 +81,7 @@ fn a_fault_of_the_text_is_told_before_a_fault_of_a_member() {
 
 #[test]
 fn what_is_accepted_here_the_contract_s_reader_accepts_too() {
-    let text = r#"{"tool":"echo@2","input":[1,{"a":null}],"id":"o-1","tenant":"t","queue":"q",
+    let text = r#"{"tool":"echo@2","input":[1,{"a":null}],"id":"o-1","tenant":"t","user":"u","priority":9,"queue":"q",
         "timeout_ms":5,"deadline_ms":6,"max_attempts":7,"result_ttl_ms":8,"reply_to":"r",
         "traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"a=b","x-mine":"y","v":1}"#;
     let request = job(text).unwrap();
@@ -90,6 +93,10 @@ fn what_is_accepted_here_the_contract_s_reader_accepts_too() {
     assert_eq!(read.target.name(), "echo@2");
     let extras = read.extras();
     assert_eq!(extras.id.as_deref(), Some("o-1"));
+    assert_eq!(
+        (extras.tenant.as_deref(), extras.user.as_deref(), read.priority()),
+        (Some("t"), Some("u"), 9)
+    );
     assert_eq!((extras.timeout_ms, extras.deadline_ms, extras.max_attempts), (Some(5), Some(6), Some(7)));
     assert_eq!(extras.reply_to.as_deref(), Some("r"));
     assert_eq!(extras.queue, None, "a job's queue is the stream that it stands in");
