@@ -60,6 +60,9 @@ fn notes(step: &StepView, other_needs: &[&str], now_ms: u64) -> String {
     if let Some(due) = step.due_at_ms {
         notes.push(format!("next {}", relative(due, now_ms)));
     }
+    if let Some(line) = &step.line {
+        notes.push(format!("place {} of {} for {}", line.place, line.length, line.tier));
+    }
     if let Some(error) = &step.error {
         notes.push(shortened(&error_text(error.get()), MAX_NOTE));
     }
@@ -162,6 +165,7 @@ mod tests {
             started_at_ms: None,
             ended_at_ms: None,
             due_at_ms: None,
+            line: None,
             worker: None,
             error: None,
             items: None,

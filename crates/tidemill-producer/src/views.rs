@@ -1,15 +1,17 @@
 //! What people and programs are shown about jobs and runs: read from the store, named as the API names it.
 
 mod jobs;
+mod lines;
 mod runs;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidemill_store::{Letter, Place};
+use tidemill_store::Letter;
 use utoipa::ToSchema;
 
 pub use jobs::job;
 pub(crate) use jobs::status_of;
+pub(crate) use lines::line_views;
 pub(crate) use runs::{exists as run_exists, unknown as unknown_run};
 pub use runs::{run, run_result, step};
 
@@ -42,7 +44,7 @@ pub struct JobView {
     pub dead_letter: Option<LetterView>,
 }
 
-/// A place in a line. Each partition has a line of its own; they move on together.
+/// A place in a line. With several partitions it is an estimate: each has a line of its own, and they move on together.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LineView {
     /// The tier of limits that it waits for, such as `openai` or `openai/tenant:acme`.
@@ -53,12 +55,12 @@ pub struct LineView {
     pub length: u64,
     /// Since when it waits, in Unix milliseconds.
     pub since_ms: Option<u64>,
-}
-
-impl LineView {
-    pub(crate) fn of(place: Place) -> Self {
-        Self { tier: place.tier, place: place.ahead + 1, length: place.length, since_ms: place.since_ms }
-    }
+    /// What holds the line up: `limit:<unit>`, `concurrency`, `breaker` or `pause`.
+    pub bound_by: Option<String>,
+    /// In about how many milliseconds its turn comes, if that can be told.
+    pub expected_in_ms: Option<u64>,
+    /// Whether somebody calls up from this line: a scheduler must run.
+    pub is_paced: bool,
 }
 
 /// A dead letter.
@@ -136,8 +138,10 @@ pub struct StepView {
     pub started_at_ms: Option<u64>,
     /// When it ended.
     pub ended_at_ms: Option<u64>,
-    /// When it is due, if it was put aside.
+    /// When it is due, if it was put aside until a time.
     pub due_at_ms: Option<u64>,
+    /// Where it waits for its turn, while it is parked in a line.
+    pub line: Option<LineView>,
     /// Who runs it, or ran it last.
     pub worker: Option<String>,
     /// Its error: `code` and `message`.

@@ -5,11 +5,11 @@ use tidemill_store::{JobStatus, Partition, Store, keys};
 use utoipa::ToSchema;
 
 use crate::refusal::Refusal;
-use crate::views::{self, StepView};
+use crate::views::{self, LineView, StepView};
 use crate::workflows::Workflows;
 
 /// Why a job or run is where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Why {
     /// Its id.
     pub id: String,
@@ -19,11 +19,13 @@ pub struct Why {
     pub why: String,
     /// When it goes on by itself, in Unix milliseconds, if that is known.
     pub until_ms: Option<u64>,
+    /// Where it waits for its turn, while it is parked in a line.
+    pub line: Option<LineView>,
 }
 
 impl Why {
     fn new(id: &str, state: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { id: id.to_owned(), state: state.into(), why: why.into(), until_ms: None }
+        Self { id: id.to_owned(), state: state.into(), why: why.into(), until_ms: None, line: None }
     }
 
     fn until(mut self, until_ms: u64) -> Self {
@@ -46,6 +48,11 @@ pub async fn job(store: &Store, queue: Option<&str>, id: &str) -> Result<Why, Re
         JobStatus::Deferred { due_ms, why, .. } => {
             let reason = why.unwrap_or_else(|| "it was enqueued with a delay".to_owned());
             Why::new(id, "deferred", format!("it is put aside: {reason}")).until(due_ms)
+        }
+        JobStatus::InLine { place, why, .. } => {
+            let line = views::line_views(store, vec![place]).await?.pop();
+            let sentence = line.as_ref().map(|line| line.sentence(why.as_deref())).unwrap_or_default();
+            Why { line, ..Why::new(id, "parked", format!("it {sentence}")) }
         }
         JobStatus::Buried(letter) => Why::new(
             id,
@@ -156,7 +163,10 @@ async fn step_sentence(store: &Store, partition: &Partition, step: &StepView) ->
             format!("step {name} runs on worker {worker} (attempt {})", step.attempt)
         }
         ("retrying", _) => format!("step {name} failed attempt {} and waits for the next", step.attempt),
-        ("parked", _) => format!("step {name} is parked until a limit lets it go"),
+        ("parked", _) => match &step.line {
+            Some(line) => format!("step {name} {}", line.sentence(None)),
+            None => format!("step {name} is parked until a limit lets it go"),
+        },
         _ => format!("step {name}: {}", queued(store, partition, queue).await?),
     })
 }

@@ -17,6 +17,8 @@ pub struct Store {
     settings: Settings,
     link: Link,
     partitions: Arc<[Partition]>,
+    /// All there are, also where `partitions` was narrowed.
+    pool: Arc<[Partition]>,
 }
 
 /// One partition: its keys, and the connection to them.
@@ -75,7 +77,8 @@ impl Store {
             namespace: namespace.into(),
             index,
         };
-        Ok(Self { settings: settings.clone(), partitions: (0..partitions).map(partition).collect(), link })
+        let partitions: Arc<[Partition]> = (0..partitions).map(partition).collect();
+        Ok(Self { settings: settings.clone(), pool: Arc::clone(&partitions), partitions, link })
     }
 
     /// Connects now and checks that Tidemill may run on this server.
@@ -137,6 +140,12 @@ impl Store {
     #[must_use]
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
+    }
+
+    /// All partitions of the pool, also of a store that was narrowed.
+    #[must_use]
+    pub fn pool(&self) -> &[Partition] {
+        &self.pool
     }
 
     /// The partition of an id.

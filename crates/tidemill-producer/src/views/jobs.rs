@@ -4,7 +4,7 @@ use serde::Deserialize;
 use tidemill_protocol::EntryId;
 use tidemill_store::{JobStatus, Partition, Store};
 
-use super::{JobView, LineView, raw};
+use super::{JobView, line_views, raw};
 use crate::refusal::{Code, Refusal};
 
 /// Finds a job by its id, in `queue` if one is named, else in all.
@@ -13,7 +13,11 @@ use crate::refusal::{Code, Refusal};
 /// The job is unknown, or Redis is not available.
 pub async fn job(store: &Store, queue: Option<&str>, id: &str) -> Result<JobView, Refusal> {
     let (_, status) = status_of(store, queue, id).await?;
-    view(id, status)
+    let line = match &status {
+        JobStatus::InLine { place, .. } => line_views(store, vec![place.clone()]).await?.pop(),
+        _ => None,
+    };
+    Ok(JobView { line, ..view(id, status)? })
 }
 
 /// The status of a job and the partition that it was found in.
@@ -71,9 +75,8 @@ fn view(id: &str, status: JobStatus) -> Result<JobView, Refusal> {
             (view.queue, view.due_at_ms, view.why) = (Some(queue), Some(due_ms), why);
             "deferred"
         }
-        JobStatus::InLine { queue, place, why } => {
+        JobStatus::InLine { queue, why, .. } => {
             (view.queue, view.why) = (Some(queue), why);
-            view.line = Some(LineView::of(place));
             "parked"
         }
         JobStatus::Ended(text) => {

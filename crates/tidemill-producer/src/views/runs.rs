@@ -5,10 +5,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 use tidemill_protocol::{StepRecord, StepState};
-use tidemill_store::{JobStatus, Partition, RunRecord, RunSummary, Store, keys};
+use tidemill_store::{JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Store, keys};
 use tidemill_workflow::Plan;
 
-use super::{ItemsView, RunView, StepOutputView, StepView, raw, raw_bytes};
+use super::lines::{Parked, places_of};
+use super::{ItemsView, RunView, StepOutputView, StepView, line_views, raw, raw_bytes};
 use crate::refusal::{Code, Refusal, nearest};
 use crate::workflows::Workflows;
 
@@ -23,7 +24,7 @@ pub async fn run(store: &Store, workflows: &Workflows, id: &str) -> Result<RunVi
     check(id)?;
     let partition = store.partition_of(id);
     match partition.run(id).await? {
-        Some(record) => started(partition, workflows, record).await,
+        Some(record) => started((store, partition), workflows, record).await,
         None => requested(partition, id).await,
     }
 }
@@ -130,7 +131,7 @@ fn empty(id: &str) -> RunView {
 }
 
 async fn started(
-    partition: &Partition,
+    (store, partition): (&Store, &Partition),
     workflows: &Workflows,
     record: RunRecord,
 ) -> Result<RunView, Refusal> {
@@ -143,6 +144,7 @@ async fn started(
         (0..count).map(|index| step_view(&record, plan.as_deref(), index)).collect();
     if !record.state.is_terminal() {
         show_holders(partition, &record, &mut steps).await?;
+        show_lines((store, partition), &record, &mut steps).await?;
     }
     let mut view = empty(&record.id);
     record.state.as_str().clone_into(&mut view.state);
@@ -182,6 +184,36 @@ async fn show_holders(
     Ok(())
 }
 
+/// Where parked steps stand.
+async fn show_lines(
+    (store, partition): (&Store, &Partition),
+    record: &RunRecord,
+    steps: &mut [StepView],
+) -> Result<(), Refusal> {
+    let mut parked = Vec::new();
+    for (index, step) in &record.steps {
+        // one with a due time waits for that
+        let waits = step.state == StepState::Parked && step.ended_ms.is_none();
+        let name = steps.get(*index as usize).and_then(|view| view.id.clone());
+        if let Some(name) = name.filter(|_| waits && parked.len() < MAX_HOLDERS) {
+            let slot = Slot { run: record.id.clone(), step: *index, item: None, name };
+            parked.push(Parked { queue: keys::base_of(&step.queue), slot });
+        }
+    }
+    let places = places_of(partition, &parked).await?;
+    let (indexes, places): (Vec<u32>, Vec<Place>) =
+        parked.iter().zip(places).filter_map(|(one, place)| Some((one.slot.step, place?))).unzip();
+    if places.is_empty() {
+        return Ok(());
+    }
+    for (index, line) in indexes.into_iter().zip(line_views(store, places).await?) {
+        if let Some(view) = steps.get_mut(index as usize) {
+            view.line = Some(line);
+        }
+    }
+    Ok(())
+}
+
 fn step_view(record: &RunRecord, plan: Option<&Plan>, index: u32) -> StepView {
     let planned = plan.and_then(|plan| plan.step(index));
     let need = |need: &u32| plan.and_then(|plan| plan.step(*need)).map(|step| step.id.to_string());
@@ -195,6 +227,7 @@ fn step_view(record: &RunRecord, plan: Option<&Plan>, index: u32) -> StepView {
         started_at_ms: None,
         ended_at_ms: None,
         due_at_ms: None,
+        line: None,
         worker: None,
         error: record.errors.get(&index).and_then(raw),
         items: record.items.get(&index).map(|[total, dispatched, ended, failed]| ItemsView {

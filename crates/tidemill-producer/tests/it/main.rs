@@ -7,6 +7,7 @@ mod door;
 mod durability;
 mod events;
 mod limits;
+mod lines;
 mod page;
 
 mod pool;

@@ -138,10 +138,15 @@ impl Caller {
             let seat = (partition + partitions.len() - self.turn % partitions.len()) % partitions.len();
             match found {
                 Ok(found) => {
-                    heads.extend(found.into_iter().map(|(place, rank)| Head { rank, seat, partition, place }))
+                    heads.extend(found.into_iter().map(|(place, rank)| Head {
+                        rank,
+                        seat,
+                        partition,
+                        place,
+                    }));
                 }
                 Err(error) => {
-                    self.complain(tier, &format!("it cannot be read in partition {partition}: {error}"))
+                    self.complain(tier, &format!("it cannot be read in partition {partition}: {error}"));
                 }
             }
         }
