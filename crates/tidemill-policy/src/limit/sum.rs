@@ -1,0 +1,73 @@
+//! How much was used in a sliding window.
+
+use std::collections::BTreeMap;
+
+/// Whole slots of a window.
+const SLOTS: u64 = 256;
+
+/// What was used in the newest 257 slots of 1/256 of the period: the present one, partly past, and 256 whole ones, so never
+/// less than what was used in the period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingSum {
+    slot_us: u64,
+    /// The newest slot seen. A clock that steps back changes nothing but that what is new leaves a little later.
+    newest: u64,
+    slots: BTreeMap<u64, u64>,
+}
+
+impl SlidingSum {
+    /// An empty sum over `period_us`.
+    #[must_use]
+    pub fn new(period_us: u64) -> Self {
+        Self { slot_us: period_us.div_ceil(SLOTS).max(1), newest: 0, slots: BTreeMap::new() }
+    }
+
+    /// The width of a slot: by so much longer than the period something may count.
+    #[must_use]
+    pub const fn slot_us(&self) -> u64 {
+        self.slot_us
+    }
+
+    /// What counts now.
+    pub fn sum(&mut self, now_us: u64) -> u64 {
+        self.slide(now_us);
+        self.slots.values().sum()
+    }
+
+    /// How long until `amount` fits under `limit`; 0: it does. At most the limit itself is asked for.
+    pub fn wait_us(&mut self, now_us: u64, amount: u64, limit: u64) -> u64 {
+        let over = self.sum(now_us).saturating_add(amount.min(limit)).saturating_sub(limit);
+        if over == 0 {
+            return 0;
+        }
+        let mut left = 0_u64;
+        for (slot, used) in &self.slots {
+            left = left.saturating_add(*used);
+            if left >= over {
+                return ((slot + SLOTS + 1) * self.slot_us).saturating_sub(now_us);
+            }
+        }
+        0
+    }
+
+    /// Counts `amount` from now on.
+    pub fn add(&mut self, now_us: u64, amount: u64) {
+        self.slide(now_us);
+        *self.slots.entry(self.newest).or_default() += amount;
+    }
+
+    /// Gives back what was granted at `granted_us` and not used, if it still counts.
+    pub fn refund(&mut self, now_us: u64, granted_us: u64, amount: u64) {
+        self.slide(now_us);
+        let slot = (granted_us / self.slot_us).min(self.newest);
+        if let Some(used) = self.slots.get_mut(&slot) {
+            *used = used.saturating_sub(amount);
+        }
+    }
+
+    fn slide(&mut self, now_us: u64) {
+        self.newest = self.newest.max(now_us / self.slot_us);
+        let oldest = self.newest.saturating_sub(SLOTS);
+        self.slots.retain(|slot, used| *slot >= oldest && *used > 0);
+    }
+}
