@@ -1,10 +1,12 @@
 //! `tidemill-producer`: takes jobs and runs in over HTTP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use tidemill_policy::service::{self, Definition};
 use tidemill_producer::{Around, http::openapi_json};
 use tidemill_runtime::cli::{self, CommonArgs, ConfigCommand};
 use tidemill_runtime::exit::Exit;
@@ -56,6 +58,8 @@ struct Settings {
     log: log::Settings,
     shutdown: shutdown::Settings,
     producer: tidemill_producer::Settings,
+    /// What tools depend on: limits, breakers, caches.
+    services: BTreeMap<String, Definition>,
 }
 
 impl Default for Settings {
@@ -68,6 +72,7 @@ impl Default for Settings {
             log: log::Settings::default(),
             shutdown: shutdown::Settings::default(),
             producer: tidemill_producer::Settings::default(),
+            services: BTreeMap::new(),
         }
     }
 }
@@ -80,6 +85,11 @@ fn check(loaded: &Loaded<Settings>) -> Vec<Problem> {
         .into_iter()
         .map(|(key, message)| loaded.problem(&format!("producer.{key}"), message))
         .collect();
+    problems.extend(
+        service::check_all(&settings.services)
+            .into_iter()
+            .map(|found| loaded.problem(&format!("services.{}", found.path), found.message)),
+    );
     problems.extend(settings.log.check().err().map(|error| loaded.problem("log.level", error.to_string())));
     if let Err(error) = Store::new(&settings.redis, &settings.namespace, settings.partitions) {
         problems.push(loaded.problem("redis", error.to_string()));

@@ -50,7 +50,12 @@ async fn it_takes_a_job_in_and_ends_well_on_sigterm() {
 
 #[tokio::test]
 async fn settings_that_it_does_not_understand_are_refused_with_exit_code_3() {
-    for setting in ["producer.max_batch_lines=0", "producer.durabilty=fast", "redis.url=http://nonsense"] {
+    for setting in [
+        "services.openai.concurrency=0",
+        "producer.max_batch_lines=0",
+        "producer.durabilty=fast",
+        "redis.url=http://nonsense",
+    ] {
         let mut program =
             Process::builder(PROGRAM).args(["config", "check", "--set", setting]).start().unwrap();
         let status = program.wait(SOON).await.unwrap();

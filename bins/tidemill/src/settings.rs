@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tidemill_policy::service::{self, Definition};
 use tidemill_runtime::settings::{Loaded, Problem};
 use tidemill_runtime::{http, log, shutdown};
 use tidemill_store::Store;
@@ -22,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) retention: tidemill_scheduler::RetentionSettings,
     pub(crate) cron: Vec<tidemill_store::Cron>,
     pub(crate) producer: tidemill_producer::Settings,
+    /// What tools depend on: limits, breakers, caches.
+    pub(crate) services: BTreeMap<String, Definition>,
     tools: BTreeMap<String, tidemill_tools::NamedTool>,
     exec: tidemill_tools::exec::Settings,
     http_request: tidemill_tools::http::Settings,
@@ -45,6 +48,7 @@ impl Default for Settings {
             retention: tidemill_scheduler::RetentionSettings::default(),
             cron: Vec::new(),
             producer: tidemill_producer::Settings::default(),
+            services: BTreeMap::new(),
             tools,
             exec,
             http_request,
@@ -92,6 +96,11 @@ pub(crate) fn check(loaded: &Loaded<Settings>) -> Vec<Problem> {
     for (key, message) in settings.producer.problems() {
         problems.push(loaded.problem(&format!("producer.{key}"), message));
     }
+    problems.extend(
+        service::check_all(&settings.services)
+            .into_iter()
+            .map(|found| loaded.problem(&format!("services.{}", found.path), found.message)),
+    );
     if let Err(error) = tidemill_tools::builtin(&settings.tools()) {
         problems.push(loaded.problem("tools", error.to_string()));
     }

@@ -1,9 +1,11 @@
 //! The worker program: settings, tools, health, the engine, an exit code.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use tidemill_policy::service::{self, Definition};
 use tidemill_runtime::cli::{self, CommonArgs, ConfigCommand};
 use tidemill_runtime::exit::Exit;
 use tidemill_runtime::health::Health;
@@ -45,7 +47,9 @@ struct Settings {
     http: http::Settings,
     log: log::Settings,
     worker: tidemill_worker::Settings,
-    tools: std::collections::BTreeMap<String, tidemill_tools::NamedTool>,
+    /// What tools depend on: limits, breakers, caches.
+    services: BTreeMap<String, Definition>,
+    tools: BTreeMap<String, tidemill_tools::NamedTool>,
     exec: tidemill_tools::exec::Settings,
     http_request: tidemill_tools::http::Settings,
     template: tidemill_tools::template::Settings,
@@ -63,6 +67,7 @@ impl Default for Settings {
             http: http::Settings::default(),
             log: log::Settings::default(),
             worker: tidemill_worker::Settings::default(),
+            services: BTreeMap::new(),
             tools,
             exec,
             http_request,
@@ -96,6 +101,11 @@ fn check(loaded: &Loaded<Settings>) -> Vec<Problem> {
     if let Err(error) = Store::new(&settings.redis, &settings.namespace, settings.partitions) {
         problems.push(loaded.problem("redis", error.to_string()));
     }
+    problems.extend(
+        service::check_all(&settings.services)
+            .into_iter()
+            .map(|found| loaded.problem(&format!("services.{}", found.path), found.message)),
+    );
     if let Err(error) = tidemill_tools::builtin(&settings.tools()) {
         problems.push(loaded.problem("tools", error.to_string()));
     }

@@ -89,7 +89,9 @@ async fn bash_reads_its_completions() {
 #[tokio::test]
 async fn the_settings_of_all_programs_are_printed_and_checked() {
     let printed = cli().run(&["config", "print", "--set", "scheduler.crash_budget=5"]).await.ok();
-    for section in ["redis:", "worker:", "scheduler:", "retention:", "producer:", "http_request:"] {
+    for section in
+        ["redis:", "worker:", "scheduler:", "retention:", "producer:", "services:", "http_request:"]
+    {
         assert!(printed.lines().any(|line| line.starts_with(section)), "{section} in {printed}");
     }
     assert!(printed.contains("crash_budget: 5  # flag --set"), "{printed}");
@@ -98,6 +100,17 @@ async fn the_settings_of_all_programs_are_printed_and_checked() {
     let bad = ["config", "check", "--set", "worker.max_parallel=0", "--set", "scheduler.crash_budget=0"];
     let error = cli().run(&bad).await.refused(3);
     assert!(error.contains("worker.max_parallel") && error.contains("scheduler.crash_budget"), "{error}");
+    let bad = [
+        "config",
+        "check",
+        "--set",
+        "services.openai.concurrency=0",
+        "--set",
+        "services.openai.breaker.probes=0",
+    ];
+    let error = cli().run(&bad).await.refused(3);
+    assert!(error.contains("services.openai.concurrency: 0 would stop every call"), "{error}");
+    assert!(error.contains("services.openai.breaker.probes: 0 is not between"), "{error}");
     let error = cli().run(&["queues", "--set", "worker.max_paralel=3"]).await.refused(3);
     assert!(error.contains("did you mean `max_parallel`?"), "{error}");
 }
