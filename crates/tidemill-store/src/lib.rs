@@ -17,6 +17,7 @@ mod inspect;
 pub mod keys;
 mod letters;
 mod library;
+mod line_ages;
 mod lines;
 mod link;
 mod members;

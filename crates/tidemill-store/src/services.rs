@@ -1,12 +1,16 @@
 //! What is stored about services: definitions, states, changes. All of it is under one tag, so that the tiers of a call are looked
 //! at in one atomic function, whatever they are.
 
+mod catalog;
+
 use std::collections::BTreeMap;
 
 use redis::{Cmd, Pipeline};
 use serde::Deserialize;
 
 use crate::{Error, Link, Store};
+
+pub use catalog::{ApplyError, CatalogRead};
 
 /// The part of the store that is about services. A cheap handle.
 #[derive(Debug, Clone)]
@@ -84,6 +88,15 @@ impl Counters {
             Self::None(_) => 0,
         }
     }
+
+    /// Every counter by its word.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<String, u64> {
+        match self {
+            Self::Some(counters) => counters.keys().map(|word| (word.clone(), self.get(word))).collect(),
+            Self::None(_) => BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -145,6 +158,24 @@ pub struct BreakerState {
     /// Probes that have reported.
     #[serde(rename = "d")]
     pub probes_done: Option<f64>,
+    /// Probes that failed.
+    #[serde(rename = "x")]
+    pub probes_failed: Option<f64>,
+    /// A window by time: the number of its newest bucket; that bucket is at index `number % 10` of the three lists.
+    #[serde(rename = "i")]
+    pub bucket: Option<f64>,
+    /// Calls by bucket.
+    #[serde(rename = "c")]
+    pub calls: Vec<f64>,
+    /// Failures by bucket.
+    #[serde(rename = "f")]
+    pub failures: Vec<f64>,
+    /// Slow calls by bucket.
+    #[serde(rename = "l")]
+    pub slow: Vec<f64>,
+    /// A window by count: one letter a call, the newest last: `o` good, `f` failed, `l` slow, `b` both.
+    #[serde(rename = "h")]
+    pub marks: Option<String>,
 }
 
 /// The state of a retry budget.
