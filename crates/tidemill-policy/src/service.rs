@@ -52,7 +52,7 @@ pub struct Definition {
     /// jq over the input: the model that is called (default: none).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// jq over the input: for whom it is called (default: the job's `user`).
+    /// jq over the input: for whom it is called (default: the `user` of the job or run).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// jq over the input: with which credential it is called (default: none).
@@ -97,16 +97,21 @@ pub struct Definition {
     /// Answers that are kept (default: none).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
-    /// What answers in place of the call, in this order (default: nothing).
+    /// What answers in place of the call, in this order (default: nothing): each is one of `tool: <name>` (with `with`, if its
+    /// input differs), `service: <name>` (the same tool under another service), `value: <anything>`, `stale: true` (an answer
+    /// that was kept, fresh or not; needs `cache.stale_ms`). The reason stays in the result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Fallback>,
-    /// When a fallback is taken (default `failed`, `open`).
+    /// When a fallback is taken (default `failed`, `open`): the call `failed` for the last time, the breaker is `open`, the call
+    /// is `limited` (it would wait longer than `patience_ms`).
     pub fallback_on: Vec<FallbackOn>,
-    /// What happens to calls that would have to wait long: `queue` (default), `reject`, `adaptive`.
+    /// What happens to calls that would have to wait long: they `queue` (default); `reject` refuses what would wait longer than
+    /// `max_wait_ms`, with the time after which to come again; `adaptive` refuses a share that grows with the wait.
     pub backpressure: Backpressure,
     /// The longest expected wait that `reject` and `adaptive` let in, in milliseconds (default 30,000).
     pub max_wait_ms: u64,
-    /// What happens to calls while Redis cannot be asked: `closed` (default), or `local_share`.
+    /// What happens to calls while Redis cannot be asked: `closed` (default: none is made), or `local_share: 0.1`: each worker
+    /// goes on under this share of each limit, by itself.
     pub redis_loss: RedisLoss,
     /// How long a call waits inside a worker before it is put in line, in milliseconds (default 50).
     pub patience_ms: u64,

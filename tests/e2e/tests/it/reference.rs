@@ -2,7 +2,8 @@
 //!
 //! `UPDATE=1 cargo test -p tidemill-e2e reference` writes them anew.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tidemill_policy::service;
 use tidemill_runtime::metrics::MetricName;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -46,19 +47,53 @@ fn section<T: Default + serde::Serialize>(name: &str, source: &str) -> String {
 }
 
 fn section_of<T: Default + serde::Serialize>(name: &str, source: &str, type_name: &str) -> String {
-    let defaults = serde_json::to_value(T::default()).unwrap();
+    table(name, source, type_name, &serde_json::to_value(T::default()).unwrap())
+}
+
+fn table(name: &str, source: &str, type_name: &str, defaults: &Value) -> String {
     let mut table = format!("\n`{name}`:\n\n| key | default | meaning |\n|---|---|---|\n");
     for (key, comment) in comments(source, type_name) {
         let default = match &defaults[&key] {
             Value::String(text) => format!("`{text}`"),
             Value::Null => "none".to_owned(),
             Value::Array(list) if list.is_empty() => "none".to_owned(),
+            Value::Array(list) if *list == [json!("must be given")] => "must be given".to_owned(),
             Value::Object(map) if map.is_empty() => "none".to_owned(),
+            Value::Object(map) if map.values().all(Value::is_null) => "none".to_owned(),
+            Value::Object(_) => "see below".to_owned(),
             other => format!("`{other}`"),
         };
         table.push_str(&format!("| `{name}.{key}` | {default} | {} |\n", comment.replace('|', "\\|")));
     }
     table
+}
+
+/// The section of services: one table for each struct in it.
+fn services() -> String {
+    const FAULTS: &str = "crates/tidemill-policy/src/service/faults.rs";
+    const ANSWERS: &str = "crates/tidemill-policy/src/service/answers.rs";
+    const LIMIT: &str = "crates/tidemill-policy/src/service/limit.rs";
+    // what has no default must be given
+    let given: serde_json::Map<_, _> = ["unit", "limit", "window_ms"]
+        .map(|key| (key.to_owned(), json!(["must be given"])))
+        .into_iter()
+        .collect();
+    let mut limit = Value::Object(given);
+    limit["contract"] = json!(service::Contract::default());
+    [
+        section_of::<service::Definition>(
+            "services.<name>",
+            "crates/tidemill-policy/src/service.rs",
+            "Definition",
+        ),
+        table("services.<name>.limits[]", LIMIT, "Limit", &limit),
+        section_of::<service::Tiered>("services.<name>.per_tenant.<tenant>", LIMIT, "Tiered"),
+        section_of::<service::Breaker>("services.<name>.breaker", FAULTS, "Breaker"),
+        section_of::<service::RetryBudget>("services.<name>.retry_budget", FAULTS, "RetryBudget"),
+        section_of::<service::Hedge>("services.<name>.hedge", ANSWERS, "Hedge"),
+        section_of::<service::Cache>("services.<name>.cache", ANSWERS, "Cache"),
+    ]
+    .concat()
 }
 
 #[test]
@@ -85,7 +120,7 @@ fn the_page_of_settings_is_what_the_structs_say() {
         "crates/tidemill-tools/src/settings.rs",
         "NamedTool",
     );
-    compare("docs/configuration.md", "settings", &format!("{}{named}\n", pages.concat()));
+    compare("docs/configuration.md", "settings", &format!("{}{named}{}\n", pages.concat(), services()));
 }
 
 #[test]
