@@ -101,7 +101,8 @@ mod tests {
             let mean = late.iter().map(|second| second.limit).sum::<u64>() / late.len() as u64;
             prop_assert!(mean * 100 >= hidden * 75 , "{mean} of {hidden}");
             let refused = late.iter().map(|second| second.throttled).sum::<u64>();
-            prop_assert!(refused * 100 <= hidden * late.len() as u64 * 3, "{refused} refused");
+            // a fiftieth too much now and then; of a small limit one call is more than that
+            prop_assert!(refused * 100 <= (hidden * 3 + 50) * late.len() as u64, "{refused} refused");
         }
 
         #[test]
