@@ -1,11 +1,12 @@
 -- Admission: a worker's one call under way. It says which places the worker holds in its tiers, reports ended calls, and asks for
 -- grants; each call passes all of its tiers or takes from none.
--- Replies: generation of the rules, now (microseconds), seq accepted (0: a newer call of this worker was here before), then per
+-- Replies: generation of the rules, now (microseconds), seq accepted (0: a newer call of this worker was here before), whether places
+-- are short (1: report ends at once), then per
 -- request (code, value, tier, why): 1 granted (value: breaker epoch; tier: 1 as a probe) | 0 ask again after value us | 2 park in the
 -- line of tier | 3 put aside for value us | -1 never.
 -- Keys after the fixed ones: (state, held, sums) per tier.
 -- Args after the fixed ones: per tier (name, template, places held); per report (service tier or 0, outcome, latency us, epoch,
--- probe, pause us or 0, tiers n, then n tiers, corrections n, then n of (tier, unit, delta, granted at), advertised n, then n of (tier,
+-- probe, pause us or 0, tier to pause or 0, tiers n, then n tiers, corrections n, then n of (tier, unit, delta, granted at), advertised n, then n of (tier,
 -- unit, limit, remaining, reset us, window us)); per request (flags, patience us, service tier or 0, hold id, tiers n, then n tiers (negative: with a
 -- ticket), amounts n, then n of (unit, amount)). Flags: 1 retry, 2 hedge, 4 its tickets are shown for the first time.
 
@@ -62,7 +63,7 @@ end
 
 local function report(call, tiers)
   local main, outcome, latency, epoch = tiers[next_number(call)], next_arg(call), next_number(call), next_number(call)
-  local probe, pause, used = next_arg(call) == '1', next_number(call), next_number(call)
+  local probe, pause, paused, used = next_arg(call) == '1', next_number(call), tiers[next_number(call)], next_number(call)
   for _ = 1, used do
     local tier = tiers[next_number(call)]
     if tier and outcome ~= 'unsent' then
@@ -70,11 +71,12 @@ local function report(call, tiers)
     end
   end
   report_limits(call, tiers)
+  if pause > 0 and paused then pause_tier(paused, pause, call) end
   if not main then return end
   count(main, outcome)
+  tell_budget(main, outcome)
   record_outcome(main, outcome, latency, epoch, probe, call.dice, call.changes, call.who)
   if outcome == 'throttled' then throttle_limits(main) end
-  if pause > 0 then pause_tier(main, pause, call) end
 end
 
 -- The longest wait among a tier's limits, and for which.
@@ -229,7 +231,7 @@ local function admit(keys, args)
     tier.index, tiers[i] = i, tier
     if not state_held(tier, who, seq, places) then accepted = 0 end
   end
-  local replies = { tonumber(texts[1] or 0), now, accepted }
+  local replies = { tonumber(texts[1] or 0), now, accepted, 0 }
   if accepted == 0 then return replies end
   for _ = 1, tonumber(reports) do report(call, tiers) end
   for _ = 1, tonumber(requests) do
@@ -238,6 +240,8 @@ local function admit(keys, args)
     replies[n + 1], replies[n + 2], replies[n + 3], replies[n + 4] = code, value, tier, why
   end
   for _, tier in ipairs(tiers) do
+    local cap = tier.rules.cap
+    if cap and ((tier.state.h or 0) >= cap * 0.8 or (tier.state.li or 0) > now) then replies[4] = 1 end
     write_held(tier, who, seq)
     close_tier(tier)
   end

@@ -133,24 +133,41 @@ local function record_outcome(tier, outcome, latency, epoch, probe, dice, change
   end
 end
 
--- How long a retry has to wait for the budget.
-local function wait_of_budget(tier)
+-- The moving share of calls that fail. It halves every five seconds, so that what failed in an outage does not hold up the
+-- retries after it.
+local function budget_of(tier)
   local rule, r = tier.rules.budget, tier.state.r
-  if not rule then return 0 end
   if not r then
-    r = { t = rule.burst, a = tier.now }
+    r = { t = rule.burst, a = tier.now, f = 0 }
     tier.state.r = r
   end
-  r.t, r.a = math.min(rule.burst, r.t + math.max(0, tier.now - r.a) / SECOND * rule.rate), tier.now
-  if r.t >= 1 then return 0 end
-  if rule.rate <= 0 then return 10 * SECOND end
-  return math.min(60 * SECOND, math.ceil((1 - r.t) / rule.rate * SECOND))
+  local passed = math.max(0, tier.now - r.a) / SECOND
+  r.t, r.a, r.f = math.min(rule.burst, r.t + passed * rule.rate), tier.now, (r.f or 0) * 0.5 ^ (passed / 5)
+  return rule, r
+end
+
+local function tell_budget(tier, outcome)
+  if not tier.rules.budget or (outcome ~= 'ok' and outcome ~= 'failed' and outcome ~= 'throttled') then return end
+  local _, r = budget_of(tier)
+  r.f = r.f + ((outcome == 'ok' and 0 or 1) - r.f) / 10
+end
+
+-- How long a retry has to wait for the budget. It binds only while the service fails.
+local function wait_of_budget(tier)
+  if not tier.rules.budget then return 0 end
+  local rule, r = budget_of(tier)
+  if r.f < rule.ratio or r.t >= 1 then return 0 end
+  local fades = math.log(r.f / math.max(rule.ratio, 0.001)) / math.log(2) * 5 * SECOND
+  local refills = rule.rate > 0 and (1 - r.t) / rule.rate * SECOND or fades
+  return math.min(60 * SECOND, math.ceil(math.max(1000, math.min(fades, refills))))
 end
 
 local function charge_budget(tier, is_retry)
-  local rule = tier.rules.budget
-  if not rule then return end
-  wait_of_budget(tier)
-  local r = tier.state.r
-  if is_retry then r.t = r.t - 1 else r.t = math.min(rule.burst, r.t + rule.ratio) end
+  if not tier.rules.budget then return end
+  local rule, r = budget_of(tier)
+  if not is_retry then
+    r.t = math.min(rule.burst, r.t + rule.ratio)
+  elseif r.f >= rule.ratio then
+    r.t = r.t - 1
+  end
 end

@@ -49,9 +49,9 @@ local function cache_put(keys, args)
         cache_store(stock, digest, value, cache_rank(now_us, was, by), string.format('%.0f', kept))
         reply = 1
       end
+      redis.call('ZREM', fills, digest)
+      redis.call('HDEL', fillers, digest)
     end
-    redis.call('ZREM', fills, digest)
-    redis.call('HDEL', fillers, digest)
     replies[i + 3] = reply
   end
   replies[1], replies[2], replies[3] = stock.entries, stock.bytes, stock.evicted

@@ -9,7 +9,7 @@
 -- A line as it stands, or nil when one of its keys has another type.
 local function open_line(line, turns)
   if refused(redis.pcall('ZCARD', line)) or refused(redis.pcall('HLEN', turns)) then return nil end
-  return { line = line, turns = turns, starts = {}, set = {} }
+  return { line = line, turns = turns, starts = {}, set = {}, places = {} }
 end
 
 -- A newcomer's virtual start; `advance` makes the tenant's next job start one later.
@@ -48,24 +48,49 @@ local function write_turns(line)
   if n > 0 then redis.call('HSET', line.turns, unpack(set, 1, n)) end
 end
 
--- Takes the entry and writes everything of it; `p` says where and how.
-local function park_one(o, p, run, audit, records, replaced)
-  local fields = take_off(p.stream, p.group, o.entry)
-  if not fields then return 0 end
+-- Takes all entries at once. Whoever settles or moves an entry deletes it, so one that still stands in its stream is the caller's.
+local function take_standing(stream, group, wanted)
+  local ids, n = { 'XACK', stream, group }, 3
+  for _, o in ipairs(wanted) do
+    local fields = o.line and fields_of(stream, o.entry)
+    if fields and #fields <= MAX_FIELDS then
+      n = n + 1
+      o.fields, ids[n] = fields, o.entry
+    end
+  end
+  if n == 3 then return end
+  redis.call(unpack(ids))
+  ids[2], ids[3] = 'XDEL', stream
+  redis.call(unpack(ids, 2))
+end
+
+-- Gives what was taken its place, and keeps its fields for `write_parked`.
+local function park_one(o, p)
+  if not o.line then return -4 end
+  if not o.fields then return 0 end
   if o.slot ~= '' then
     -- a run whose keys hold something else cannot be carried on, and its entry must not come back for ever
-    local fine, reply = pcall(defer_step, o, run, audit, records, p.who, p.now, '-')
+    local fine, reply = pcall(defer_step, o, o.run, o.audit, o.records, p.who, p.now, '-')
     if not fine then return -3 end
     if reply ~= 1 then return reply end
   else
-    replaced._entry = field(fields, '_entry') or o.entry
+    o.replaced._entry = field(o.fields, '_entry') or o.entry
   end
-  local score, back = place_in(o.line, o.priority, o.tenant, kept_score(fields, o.tier))
-  replaced._line = o.tier
-  if not (back and field(fields, '_parked_ms')) then replaced._parked_ms = p.now end
-  redis.call('HSET', p.deferred, o.member, cmsgpack.pack(with_fields(fields, replaced)))
-  redis.call('ZADD', o.line.line, score, p.queue .. '|' .. o.member)
+  local score, back = place_in(o.line, o.priority, o.tenant, kept_score(o.fields, o.tier))
+  o.replaced._line = o.tier
+  if not (back and field(o.fields, '_parked_ms')) then o.replaced._parked_ms = p.now end
+  local aside, n, places, m = p.aside, #p.aside, o.line.places, #o.line.places
+  aside[n + 1], aside[n + 2] = o.member, cmsgpack.pack(with_fields(o.fields, o.replaced))
+  places[m + 1], places[m + 2] = score, p.queue .. '|' .. o.member
   return 1
+end
+
+local function write_parked(p, open)
+  if #p.aside > 0 then redis.call('HSET', p.deferred, unpack(p.aside)) end
+  for _, line in pairs(open) do
+    if #line.places > 0 then redis.call('ZADD', line.line, unpack(line.places)) end
+    write_turns(line)
+  end
 end
 
 local function park(keys, args)
@@ -75,26 +100,24 @@ local function park(keys, args)
   -- what cannot be written must show before anything is
   redis.call('SADD', queues, queue)
   redis.call('HLEN', deferred)
-  local open = {}
+  local open, wanted, replies, arg, key = {}, {}, {}, 6 + tiers, 5 + tiers * 2
   for t = 1, tiers do
     open[t] = open_line(keys[3 + t * 2], keys[4 + t * 2])
     if open[t] then redis.call('SADD', lines, args[5 + t]) end
   end
-  local p = { stream = stream, deferred = deferred, group = group, who = who, queue = queue, now = now_ms() }
-  local replies, arg, key = {}, 6 + tiers, 5 + tiers * 2
   for i = 1, entries do
     local o, why, tier, changes = { state = 'parked', ran_ms = '0' }, nil, nil, nil
     o.entry, o.member, why, o.slot, o.name, o.attempt, tier, o.tenant, o.priority, changes = unpack(args, arg, arg + 9)
-    arg = arg + 10
-    local replaced = { _why = why }
-    for c = arg, arg + tonumber(changes) - 1, 2 do replaced[args[c]] = args[c + 1] end
+    o.run, o.audit, o.records, o.replaced = keys[key], keys[key + 1], keys[key + 2], { _why = why }
+    arg, key = arg + 10, key + 3
+    for c = arg, arg + tonumber(changes) - 1, 2 do o.replaced[args[c]] = args[c + 1] end
     arg = arg + tonumber(changes)
     o.tier, o.line = args[5 + tonumber(tier)], open[tonumber(tier)]
-    replies[i] = o.line and park_one(o, p, keys[key], keys[key + 1], keys[key + 2], replaced) or -4
-    key = key + 3
+    wanted[i] = o
   end
-  for t = 1, tiers do
-    if open[t] then write_turns(open[t]) end
-  end
+  take_standing(stream, group, wanted)
+  local p = { who = who, queue = queue, deferred = deferred, now = now_ms(), aside = {} }
+  for i, o in ipairs(wanted) do replies[i] = park_one(o, p) end
+  write_parked(p, open)
   return replies
 end

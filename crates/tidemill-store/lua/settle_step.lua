@@ -84,6 +84,8 @@ end
 local function end_with(change, fixed, of, state, to, mode, key)
   local args, keys = fixed.args, fixed.keys
   local output, error, code, reason = read_rest(args, of, mode)
+  -- a step that succeeded has an error too when something stood in for it; that is not the run's
+  if not (mode.f or mode.x) then error, code, reason = '', '', '' end
   local found = redis.call('HMGET', change.run, 'in', 'rt', 'rp', 'err')
   local ending = { id = args[of + ID], workflow = args[of + WORKFLOW], from = state, to = to, who = fixed.who, output = '', error = '',
     code = code, reason = reason, dead_cap = fixed.dead_cap, input = found[1] or '', ttl_ms = mode.r and found[2] or '0',

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemill_policy::service::FallbackOn;
 use tidemill_policy::{Decision, Failure, decide};
 use tidemill_protocol::{
-    EntryId, ErrorBody, ErrorClass, Extras, Job, Payload, RetryPolicy, StepState, Target, result_head,
+    EntryId, ErrorBody, ErrorClass, Extras, Job, Payload, RetryPolicy, StepState, Target,
+    result_head,
 };
 use tidemill_store::{DeferState, Due, Mode, Slot};
-use tidemill_tool::ToolEntry;
-use tidemill_tool::{Call, Context, Feedback, Tool, ToolError};
+use tidemill_tool::{Call, Context, Feedback, Listener, Tool, ToolEntry, ToolError};
 use tidemill_workflow::{FailurePolicy, Finish};
 
+use crate::admission::{Ended, Lease, ServiceFacts};
+use crate::cache::Ticket;
+use crate::fallback::{self, Degraded};
 use crate::outcome::{
     Bury, Complete, Defer, Ending, Fault, ItemEnd, Outcome, Place, Release, RunRef, StepEnd,
 };
@@ -23,6 +27,19 @@ pub(crate) struct Assignment {
     pub(crate) place: Place,
     pub(crate) entry: EntryId,
     pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) tool_name: Arc<str>,
+    /// The service that the tool's settings name.
+    pub(crate) service: Option<Arc<str>>,
+    /// What most jobs leave out.
+    pub(crate) standing: Option<Box<Standing>>,
+    /// What it was granted, once it was.
+    pub(crate) lease: Option<Box<Lease>>,
+    /// Its right to fill the cache.
+    pub(crate) fill: Option<Ticket>,
+    /// Whether the cache was asked.
+    pub(crate) was_looked_up: bool,
+    /// Set when it stands in for another call.
+    pub(crate) degraded: Option<Box<Degraded>>,
     pub(crate) kind: &'static str,
     pub(crate) call: Call,
     pub(crate) timeout: Duration,
@@ -32,6 +49,31 @@ pub(crate) struct Assignment {
     /// How many workers died holding it.
     pub(crate) deaths: u32,
     pub(crate) owner: Owner,
+}
+
+/// Where work stands among other work of its service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    pub(crate) user: Option<String>,
+    pub(crate) priority: Option<u8>,
+    /// The tiers in whose lines it has waited and been called up.
+    pub(crate) tickets: Vec<String>,
+}
+
+impl Standing {
+    fn of(extras: &Extras) -> Option<Box<Self>> {
+        let Extras { user, priority, tickets, .. } = extras;
+        if user.is_none() && priority.is_none() && tickets.is_empty() {
+            return None;
+        }
+        Self { user: user.clone(), priority: *priority, tickets: tickets.clone() }.boxed()
+    }
+
+    /// Kept only where it says something.
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
+        let says_nothing = self.user.is_none() && self.priority.is_none() && self.tickets.is_empty();
+        (!says_nothing).then(|| Box::new(self))
+    }
 }
 
 /// Whose work it is.
@@ -56,6 +98,29 @@ pub(crate) struct Running {
     pub(crate) owner: Owner,
     /// The tool's own policy.
     pub(crate) retry: RetryPolicy,
+    /// What its call was admitted for, and what is heard of its service; absent for most.
+    pub(crate) admitted: Option<Box<Admitted>>,
+}
+
+/// A call of a service under way.
+pub(crate) struct Admitted {
+    pub(crate) tool: Arc<str>,
+    pub(crate) facts: Option<Arc<ServiceFacts>>,
+    pub(crate) lease: Option<Box<Lease>>,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) fill: Option<Ticket>,
+    /// What a fallback needs to go on.
+    pub(crate) call: Call,
+    pub(crate) standing: Option<Box<Standing>>,
+    pub(crate) degraded: Option<Box<Degraded>>,
+}
+
+/// What the end of an attempt leads to.
+pub(crate) enum Concluded {
+    /// It is settled.
+    Settled(Outcome),
+    /// Something else is tried in its place.
+    Instead(Box<Running>, ToolError),
 }
 
 /// How an attempt ended.
@@ -67,6 +132,13 @@ pub(crate) enum End {
     Cancelled,
     /// It was stopped: the worker drains.
     HandedBack,
+}
+
+impl Assignment {
+    /// Whether it stands in for a call that failed or could not be made.
+    pub(crate) const fn is_fallback(&self) -> bool {
+        self.degraded.is_some()
+    }
 }
 
 impl Owner {
@@ -138,13 +210,22 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         traceparent: text(extras.as_ref().and_then(|extras| extras.traceparent.as_ref())),
         feedback: Feedback::default(),
     };
-    let ToolEntry { tool, kind, retry, .. } = tool;
+    let ToolEntry { name: tool_name, service, tool, kind, retry, .. } = tool;
     let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());
+    let (tool_name, service) = (Arc::clone(tool_name), service.clone());
+    let standing = extras.as_deref().and_then(Standing::of);
     let owner = extras.map_or(Owner::Plain, Owner::Job);
     Ok(Assignment {
         place,
         entry,
         tool,
+        tool_name,
+        service,
+        standing,
+        lease: None,
+        fill: None,
+        was_looked_up: false,
+        degraded: None,
         kind,
         call: Call { input, context },
         timeout,
@@ -198,26 +279,51 @@ pub(crate) fn bury(place: Place, entry: EntryId, extras: &Extras, state: StepSta
 
 impl Running {
     /// What the end of the attempt means.
-    pub(crate) fn conclude(self, shared: &Shared, end: End, ran: Duration) -> Outcome {
-        let Self { place, entry, .. } = &self;
+    pub(crate) fn conclude(self, shared: &Shared, end: End, ran: Duration) -> Concluded {
         match end {
-            End::HandedBack => {
-                let release = Release { slot: self.owner.slot(), attempt: self.attempt };
-                Outcome { place: *place, entry: entry.clone(), ending: Ending::Release(Box::new(release)) }
-            }
-            End::Cancelled => self.cancelled(ran),
+            End::HandedBack => Concluded::Settled(self.handed_back()),
+            End::Cancelled => Concluded::Settled(self.cancelled(ran)),
             End::Answered(Ok(output)) => self.succeeded(shared, output, ran),
             End::Answered(Err(error)) => self.failed(shared, error, ran),
         }
+    }
+
+    pub(crate) fn handed_back(self) -> Outcome {
+        let release = Release { slot: self.owner.slot(), attempt: self.attempt };
+        Self::outcome(self.place, self.entry, Ending::Release(Box::new(release)))
+    }
+
+    /// For whom it runs.
+    pub(crate) fn tenant(&self) -> Option<Arc<str>> {
+        match &self.owner {
+            Owner::Plain => None,
+            Owner::Job(extras) => extras.tenant.as_deref().map(Arc::from),
+            Owner::Step { .. } | Owner::Item { .. } => self.admitted.as_ref()?.call.context.tenant.clone(),
+        }
+    }
+
+    /// Tells admission and the cache how the call ended.
+    pub(crate) fn report(&mut self, shared: &Shared, end: &End, ran: Duration) {
+        let Some(admitted) = self.admitted.as_deref_mut() else { return };
+        if let Some(fill) = admitted.fill.take() {
+            match end {
+                End::Answered(Ok(output)) => fill.fill(output),
+                End::Answered(Err(error)) => fill.failed(Some(error)),
+                End::Cancelled | End::HandedBack => fill.failed(None),
+            }
+        }
+        let Some(lease) = admitted.lease.take() else { return };
+        let observed = admitted.listener.take().map(|listener| listener.take()).unwrap_or_default();
+        shared.admission.ended(Ended::of(shared, *lease, (end, observed), ran));
     }
 
     fn outcome(place: Place, entry: EntryId, ending: Ending) -> Outcome {
         Outcome { place, entry, ending }
     }
 
-    fn succeeded(self, shared: &Shared, output: Payload, ran: Duration) -> Outcome {
+    fn succeeded(self, shared: &Shared, output: Payload, ran: Duration) -> Concluded {
         if matches!(self.owner, Owner::Plain) {
-            return Self::outcome(self.place, self.entry, Ending::Acknowledge);
+            return Concluded::Settled(Self::outcome(self.place, self.entry, Ending::Acknowledge));
         }
         if output.len() > shared.settings.max_output_bytes {
             let most = shared.settings.max_output_bytes;
@@ -238,11 +344,16 @@ impl Running {
                 );
             }
         };
+        let degraded = self.admitted.as_ref().and_then(|admitted| admitted.degraded.as_deref());
+        let (degraded, notice) = (degraded.map(Degraded::json), degraded.map(Degraded::fault));
         let Self { place, entry, id, attempt, owner, .. } = self;
-        match owner {
+        Concluded::Settled(match owner {
             Owner::Plain => Self::outcome(place, entry, Ending::Acknowledge),
             Owner::Job(extras) => {
                 let mut head = result_head(&id, StepState::Succeeded, Some(&output), None, attempt);
+                if let Some(degraded) = degraded {
+                    head.extend_from_slice(format!(",\"degraded\":{degraded}").as_bytes());
+                }
                 // finished here, the payload need not be copied once more inside Redis
                 if let Some(now_ms) = shared.clock.now_ms() {
                     head.extend_from_slice(format!(",\"finished_at_ms\":{now_ms}}}").as_bytes());
@@ -251,21 +362,15 @@ impl Running {
             }
             Owner::Step { run, step, .. } => {
                 let end = step_end(run, step, StepState::Succeeded, attempt, ran);
-                Self::outcome(
-                    place,
-                    entry,
-                    Ending::Step(Box::new(StepEnd { output: output.into_bytes(), ..end })),
-                )
+                let end = StepEnd { output: output.into_bytes(), error: notice, ..end };
+                Self::outcome(place, entry, Ending::Step(Box::new(end)))
             }
             Owner::Item { run, step, item, .. } => {
                 let end = item_end(run, (step, item), StepState::Succeeded, attempt, ran);
-                Self::outcome(
-                    place,
-                    entry,
-                    Ending::Item(Box::new(ItemEnd { output: output.into_bytes(), ..end })),
-                )
+                let end = ItemEnd { output: output.into_bytes(), error: notice, ..end };
+                Self::outcome(place, entry, Ending::Item(Box::new(end)))
             }
-        }
+        })
     }
 
     fn job_end(place: Place, entry: EntryId, id: &str, extras: &Extras, head: Vec<u8>) -> Outcome {
@@ -302,7 +407,12 @@ impl Running {
         }
     }
 
-    fn failed(self, shared: &Shared, error: ToolError, ran: Duration) -> Outcome {
+    /// A failure is retried as its job, step, tool or service says; what stands in for another call is not.
+    fn failed(self, shared: &Shared, error: ToolError, ran: Duration) -> Concluded {
+        let admitted = self.admitted.as_deref();
+        if admitted.is_some_and(|admitted| admitted.degraded.is_some()) {
+            return self.given_up_for_now(error, ran);
+        }
         let (policy, first_ms) = match &self.owner {
             Owner::Plain => (self.retry.clone(), None),
             Owner::Job(extras) => {
@@ -314,6 +424,10 @@ impl Running {
                 *first_ms,
             ),
         };
+        let of_service = admitted
+            .and_then(|admitted| admitted.facts.as_ref())
+            .map(|facts| facts.definition.retry_of(error.class));
+        let policy = of_service.map_or_else(|| policy.clone(), |of_service| policy.or(&of_service));
         let elapsed = first_ms.map_or(ran, |first| shared.clock.since(first));
         let failure =
             Failure { class: error.class, attempt: self.attempt, elapsed, retry_after: error.retry_after };
@@ -321,12 +435,20 @@ impl Running {
             Decision::Retry(wait) if !self.too_late_for(shared, wait) => {
                 let first_ms =
                     first_ms.or_else(|| shared.clock.now_ms().map(|now| now.saturating_sub(millis(ran))));
-                self.retry_in(wait, first_ms, &error, ran)
+                Concluded::Settled(self.retry_in(wait, first_ms, &error, ran))
             }
             Decision::Retry(_) | Decision::Exhausted | Decision::TooLate | Decision::NotRetryable => {
-                self.given_up(error, ran)
+                self.given_up_for_now(error, ran)
             }
         }
+    }
+
+    /// No attempt is left: what the service has to fall back on, or the end.
+    fn given_up_for_now(self, error: ToolError, ran: Duration) -> Concluded {
+        if fallback::has_next(&self, FallbackOn::Failed) {
+            return Concluded::Instead(Box::new(self), error);
+        }
+        Concluded::Settled(self.given_up(error, ran))
     }
 
     fn too_late_for(&self, shared: &Shared, wait: Duration) -> bool {
@@ -346,6 +468,8 @@ impl Running {
         if let Some(first) = first_ms {
             changes.push(("_first_ms", first.to_string()));
         }
+        // a ticket is good for one attempt
+        changes.push(("_ticket", String::new()));
         let defer = Defer {
             id: self.id.to_string(),
             slot,
@@ -359,7 +483,8 @@ impl Running {
         Self::outcome(self.place, self.entry, Ending::Defer(Box::new(defer)))
     }
 
-    fn given_up(self, error: ToolError, ran: Duration) -> Outcome {
+    pub(crate) fn given_up(self, error: ToolError, ran: Duration) -> Outcome {
+        let error = fallback::told(self.admitted.as_deref(), error);
         let Self { place, entry, id, attempt, owner, .. } = self;
         let state = if error.class == ErrorClass::Timeout { StepState::TimedOut } else { StepState::Failed };
         let fault = Fault::new(error.code, error.message);

@@ -80,6 +80,13 @@ impl Capacity {
         self.freed.notify_waiters();
     }
 
+    /// Entries wait for something that has nothing to do with this worker: others may be claimed meanwhile.
+    pub(crate) fn lend(&self, count: usize) {
+        let less = |held: usize| Some(held.saturating_sub(count));
+        let (Ok(_) | Err(_)) = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.freed.notify_waiters();
+    }
+
     /// Entries settled since the start.
     pub(crate) fn settled(&self) -> usize {
         self.settled.load(Ordering::Relaxed)

@@ -4,24 +4,32 @@
 //! timer and no wake-up; whatever has to wait becomes a task of its own and takes a slot. Finished work goes to the settler of its
 //! partition in batches.
 
+mod admitting;
 mod attempt;
 mod cancelled;
 mod dispatch;
+mod hedge;
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidemill_protocol::EntryId;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tidemill_protocol::{EntryId, Payload};
 use tidemill_store::ClaimedEntry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::assignment::{Assignment, End, Running};
+use crate::admission::{Message, Verdict};
+use crate::assignment::{Assignment, Concluded, End, Running};
+use crate::cache::LookUp;
 use crate::outcome::{Outcome, Place};
 use crate::part::Readied;
 use crate::shared::Shared;
+use admitting::Asking;
 use cancelled::Cancelled;
 
 /// What the executor reacts to.
@@ -42,11 +50,21 @@ pub(crate) enum Event {
     Drain,
     /// The grace is over: stop what runs.
     Stop,
+    /// Admission has answered.
+    Admission(Vec<(u64, Verdict)>),
+    /// The cache has answered.
+    LookedUp(u64, Box<LookUp>),
+    /// The cache was asked for an old answer.
+    Stale(u64, Option<Payload>),
+    /// The worker's own bound on starts has room again.
+    MayStart,
 }
 
 struct Active {
     running: Running,
     started: Instant,
+    /// Counted against the tenant's share of this worker.
+    tenant: Option<Arc<str>>,
     stop: Option<oneshot::Sender<End>>,
 }
 
@@ -64,6 +82,19 @@ pub(crate) struct Executor {
     ready: VecDeque<Assignment>,
     /// Waits for a slot of its kind.
     capped: HashMap<&'static str, VecDeque<Assignment>>,
+    /// Asks for admission, or waits for it.
+    asking: HashMap<u64, Asking>,
+    /// Those of them that may be granted at once: a slot is kept for each.
+    asked: usize,
+    /// Waits for the cache.
+    looking: HashMap<u64, Assignment>,
+    /// Waits for an old answer.
+    awaiting_stale: HashMap<u64, Box<Running>>,
+    /// Running tools by tenant, where that is capped.
+    per_tenant: HashMap<Arc<str>, usize>,
+    /// The worker's own bound on starts, and whether it is reached.
+    starts: Option<DefaultDirectRateLimiter>,
+    is_paced: bool,
     /// Being read or recognised, by batch.
     preparing: HashMap<u64, Vec<EntryId>>,
     /// Parked for their kind's cap in the second that began then.
@@ -85,6 +116,8 @@ impl Executor {
         settlers: Vec<UnboundedSender<Vec<Outcome>>>,
     ) -> Self {
         let outcomes = settlers.iter().map(|_| Vec::new()).collect();
+        let starts = shared.settings.max_starts_per_second.and_then(NonZeroU32::new);
+        let starts = starts.map(|most| RateLimiter::direct(Quota::per_second(most)));
         Self {
             shared,
             events,
@@ -96,6 +129,13 @@ impl Executor {
             per_kind: HashMap::new(),
             ready: VecDeque::new(),
             capped: HashMap::new(),
+            asking: HashMap::new(),
+            asked: 0,
+            looking: HashMap::new(),
+            awaiting_stale: HashMap::new(),
+            per_tenant: HashMap::new(),
+            starts,
+            is_paced: false,
             preparing: HashMap::new(),
             over_cap: HashMap::new(),
             suspect: None,
@@ -116,7 +156,13 @@ impl Executor {
             self.flush();
             self.shared.metrics.running.set(i64::try_from(self.active.len()).unwrap_or(i64::MAX));
             self.shared.metrics.held.set(i64::try_from(self.shared.capacity.held()).unwrap_or(i64::MAX));
-            if self.draining && self.active.is_empty() && self.preparing.is_empty() {
+            let waiting = self.asking.len() + self.looking.len();
+            self.shared.metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            if self.draining
+                && self.active.is_empty()
+                && self.preparing.is_empty()
+                && self.awaiting_stale.is_empty()
+            {
                 break;
             }
         }
@@ -142,6 +188,10 @@ impl Executor {
             Event::Finished(key, end) => self.finished(key, end),
             Event::Cancelled(ids) => self.cancel(ids),
             Event::Known(entries, reply) => drop(reply.send(self.unknown(entries))),
+            Event::Admission(verdicts) => self.admissions(verdicts),
+            Event::LookedUp(key, found) => self.looked_up(key, *found),
+            Event::Stale(key, found) => self.stale(key, found),
+            Event::MayStart => self.is_paced = false,
             Event::Drain => self.drain(),
             Event::Stop => self.stop(),
         }
@@ -170,14 +220,32 @@ impl Executor {
     }
 
     fn finished(&mut self, key: u64, end: End) {
-        let Some(Active { running, started, .. }) = self.active.remove(&key) else { return };
+        let Some(Active { running, started, tenant, .. }) = self.active.remove(&key) else { return };
         if let Some(count) = self.per_kind.get_mut(running.kind) {
             *count -= 1;
+        }
+        if let Some(tenant) = tenant
+            && let Some(count) = self.per_tenant.get_mut(&tenant)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_tenant.remove(&tenant);
+            }
         }
         self.conclude(running, end, started);
     }
 
-    fn conclude(&mut self, running: Running, end: End, started: Instant) {
+    fn next_key(&mut self) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        key
+    }
+
+    fn has_slot(&self) -> bool {
+        !self.is_paced && self.active.len() + self.asked < self.shared.settings.max_parallel
+    }
+
+    fn conclude(&mut self, mut running: Running, end: End, started: Instant) {
         let outcome = match &end {
             End::Answered(Ok(_)) => "succeeded",
             End::Answered(Err(error)) => error.class.as_str(),
@@ -185,8 +253,12 @@ impl Executor {
             End::HandedBack => "handed_back",
         };
         self.shared.metrics.attempts.with(&[running.kind, outcome]).inc();
-        let outcome = running.conclude(&self.shared, end, started.elapsed());
-        self.settle(outcome);
+        let ran = started.elapsed();
+        running.report(&self.shared, &end, ran);
+        match running.conclude(&self.shared, end, ran) {
+            Concluded::Settled(outcome) => self.settle(outcome),
+            Concluded::Instead(running, error) => self.instead(running, error),
+        }
     }
 
     fn cancel(&mut self, told: Vec<String>) {
@@ -201,6 +273,20 @@ impl Executor {
                 drop(stop.send(End::Cancelled));
             }
         }
+        let is_meant =
+            |assignment: &Assignment| new.has(assignment.owner.is_part(), &assignment.call.context.id);
+        let asking: Vec<u64> = self
+            .asking
+            .iter()
+            .filter(|(_, asking)| is_meant(&asking.assignment))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in asking {
+            self.shared.admission.tell(Message::Withdraw(key));
+            if let Some(assignment) = self.stop_asking(key) {
+                self.start(assignment);
+            }
+        }
     }
 
     /// Those of the entries that this worker does not know of. Outcomes on their way to Redis are unknown here too: the sweep
@@ -208,11 +294,14 @@ impl Executor {
     fn unknown(&self, mut entries: Vec<EntryId>) -> Vec<EntryId> {
         let waiting =
             self.ready.iter().chain(self.capped.values().flatten()).map(|assignment| &assignment.entry);
+        let asking = self.asking.values().map(|asking| &asking.assignment).chain(self.looking.values());
         let known: std::collections::HashSet<&EntryId> = self
             .active
             .values()
             .map(|active| &active.running.entry)
+            .chain(self.awaiting_stale.values().map(|running| &running.entry))
             .chain(waiting)
+            .chain(asking.map(|assignment| &assignment.entry))
             .chain(self.preparing.values().flatten())
             .collect();
         entries.retain(|entry| !known.contains(entry));
@@ -225,13 +314,23 @@ impl Executor {
         for assignment in std::mem::take(&mut self.ready).into_iter().chain(capped) {
             self.hand_back(assignment);
         }
+        self.shared.admission.tell(Message::Drain);
+        for key in self.asking.keys().copied().collect::<Vec<_>>() {
+            self.shared.admission.tell(Message::Withdraw(key));
+            if let Some(assignment) = self.stop_asking(key) {
+                self.hand_back(assignment);
+            }
+        }
+        for (_, assignment) in std::mem::take(&mut self.looking) {
+            self.shared.capacity.take(1);
+            self.hand_back(assignment);
+        }
     }
 
     fn hand_back(&mut self, assignment: Assignment) {
-        let now = Instant::now();
-        let (running, _) = Self::begin(assignment);
-        let outcome = running.conclude(&self.shared, End::HandedBack, now.elapsed());
-        self.settle(outcome);
+        let (mut running, _) = self.begin(assignment, false);
+        running.report(&self.shared, &End::HandedBack, Duration::ZERO);
+        self.settle(running.handed_back());
     }
 
     fn stop(&mut self) {

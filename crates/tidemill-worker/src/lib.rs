@@ -4,10 +4,13 @@
 //! speak through channels, and each part's file says what it owns. Nothing that a worker holds is the only copy: what it does not
 //! settle, somebody else will.
 
+mod admission;
 mod assignment;
+pub mod cache;
 mod capacity;
 mod claiming;
 mod executor;
+mod fallback;
 mod liveness;
 pub mod metrics;
 mod outcome;

@@ -29,8 +29,64 @@ pub const SWEPT: MetricName = MetricName::new(
     &[],
 );
 
+/// Answers of admission.
+pub const ADMISSIONS: MetricName = MetricName::new(
+    "tidemill_admissions",
+    "Answers to calls that asked for admission: granted, probe, wait, line, aside, never, local.",
+    &["service", "answer"],
+);
+/// Why calls had to wait.
+pub const ADMISSION_WAITS: MetricName =
+    MetricName::new("tidemill_admission_waits", "Why calls could not be made at once.", &["service", "why"]);
+/// Round trips for admission.
+pub const ADMISSION_EXCHANGES: MetricName = MetricName::new(
+    "tidemill_admission_exchanges",
+    "Round trips to Redis for admission: each carries what gathered, wanted calls and ended ones.",
+    &[],
+);
+/// Calls of services.
+pub const SERVICE_CALLS: MetricName = MetricName::new(
+    "tidemill_service_calls",
+    "Granted calls that have ended: ok, failed, throttled, ignored, unsent.",
+    &["service", "outcome"],
+);
+/// Hedges.
+pub const HEDGES: MetricName = MetricName::new(
+    "tidemill_hedges",
+    "Late calls: made a second time (sent), of those answered first by the second (won), or not allowed to be (refused).",
+    &["service", "outcome"],
+);
+/// Fallbacks.
+pub const FALLBACKS: MetricName = MetricName::new(
+    "tidemill_fallbacks",
+    "Calls in whose place something else answered or was tried.",
+    &["service", "by"],
+);
+/// Calls that wait in the worker.
+pub const ADMISSION_WAITING: MetricName = MetricName::new(
+    "tidemill_admission_waiting",
+    "Jobs that ask for admission or wait for it in this worker, without a slot.",
+    &[],
+);
+
 /// All of them, for the documentation.
-pub const ALL: &[MetricName] = &[CLAIMED, ATTEMPTS, SETTLED, RUNNING, HELD, SLOTS, REDIS_FAULTS, SWEPT];
+pub const ALL: &[MetricName] = &[
+    CLAIMED,
+    ATTEMPTS,
+    SETTLED,
+    RUNNING,
+    HELD,
+    SLOTS,
+    REDIS_FAULTS,
+    SWEPT,
+    ADMISSIONS,
+    ADMISSION_WAITS,
+    ADMISSION_EXCHANGES,
+    ADMISSION_WAITING,
+    SERVICE_CALLS,
+    HEDGES,
+    FALLBACKS,
+];
 
 #[derive(Debug)]
 pub(crate) struct WorkerMetrics {
@@ -42,6 +98,13 @@ pub(crate) struct WorkerMetrics {
     pub(crate) slots: Gauge,
     pub(crate) faults: Labelled<Counter>,
     pub(crate) swept: Counter,
+    pub(crate) admissions: Labelled<Counter>,
+    pub(crate) waits: Labelled<Counter>,
+    pub(crate) exchanges: Counter,
+    pub(crate) waiting: Gauge,
+    pub(crate) service_calls: Labelled<Counter>,
+    pub(crate) hedges: Labelled<Counter>,
+    pub(crate) fallbacks: Labelled<Counter>,
 }
 
 impl WorkerMetrics {
@@ -55,6 +118,13 @@ impl WorkerMetrics {
             slots: metrics.gauge(SLOTS),
             faults: metrics.counters(REDIS_FAULTS),
             swept: metrics.counter(SWEPT),
+            admissions: metrics.counters(ADMISSIONS),
+            waits: metrics.counters(ADMISSION_WAITS),
+            exchanges: metrics.counter(ADMISSION_EXCHANGES),
+            waiting: metrics.gauge(ADMISSION_WAITING),
+            service_calls: metrics.counters(SERVICE_CALLS),
+            hedges: metrics.counters(HEDGES),
+            fallbacks: metrics.counters(FALLBACKS),
         }
     }
 

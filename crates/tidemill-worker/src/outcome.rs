@@ -34,6 +34,8 @@ pub(crate) enum Ending {
     Bury(Box<Bury>),
     /// Waits in Redis.
     Defer(Box<Defer>),
+    /// Waits in the line of a tier.
+    Park(Box<Park>),
     /// Handed back.
     Release(Box<Release>),
     /// A step has ended.
@@ -75,6 +77,17 @@ pub(crate) struct Defer {
     pub(crate) ran: Duration,
     pub(crate) attempt: u32,
     pub(crate) changes: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Park {
+    pub(crate) id: String,
+    pub(crate) slot: Option<Slot>,
+    pub(crate) note: String,
+    pub(crate) attempt: u32,
+    pub(crate) tier: Arc<str>,
+    pub(crate) tenant: Option<Arc<str>>,
+    pub(crate) priority: u8,
 }
 
 #[derive(Debug)]

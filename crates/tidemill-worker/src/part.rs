@@ -106,7 +106,8 @@ async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
 
 /// The fields of the run that deciding this part needs.
 fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
-    let mut fields: Vec<String> = ["st", "ten", "tp", "rp", "rt", "qu", "rms"].map(str::to_owned).to_vec();
+    let mut fields: Vec<String> =
+        ["st", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"].map(str::to_owned).to_vec();
     let mut references = |references: &References| {
         if references.input && !fields.iter().any(|field| field == "in") {
             fields.push("in".to_owned());

@@ -28,6 +28,11 @@ pub struct Settings {
     pub max_parallel: usize,
     /// Caps per tool kind (`http`, `exec`, …), each at most `max_parallel`.
     pub max_parallel_per_kind: BTreeMap<String, usize>,
+    /// The most tools that run at once for one tenant (default: no cap); more of its work is put aside for a moment.
+    pub max_parallel_per_tenant: Option<usize>,
+    /// The most attempts that this worker begins in a second, whatever they are (default: no bound). A bound for the process
+    /// alone: what holds for the pool is a service.
+    pub max_starts_per_second: Option<u32>,
     /// The most entries claimed beyond the running ones. How many are really claimed ahead follows from the measured rate:
     /// about 30 ms of work, none while work is slow.
     pub max_read_ahead: usize,
@@ -58,6 +63,8 @@ impl Default for Settings {
             order: Order::Weighted,
             max_parallel: 100,
             max_parallel_per_kind: BTreeMap::new(),
+            max_parallel_per_tenant: None,
+            max_starts_per_second: None,
             max_read_ahead: 2_000,
             max_batch: 1_000,
             max_input_bytes: DEFAULT_MAX_INPUT_BYTES,
@@ -131,6 +138,17 @@ impl Settings {
                     problem: format!("{value} is not between {least} and {most}"),
                 });
             }
+        }
+        if self.max_parallel_per_tenant == Some(0) || self.max_starts_per_second == Some(0) {
+            let key = if self.max_starts_per_second == Some(0) {
+                "max_starts_per_second"
+            } else {
+                "max_parallel_per_tenant"
+            };
+            return Err(InvalidSetting {
+                key,
+                problem: "0 would let nothing run; leave it out, or give at least 1".to_owned(),
+            });
         }
         if let Some((kind, _)) = self.max_parallel_per_kind.iter().find(|(_, cap)| **cap == 0) {
             let problem =

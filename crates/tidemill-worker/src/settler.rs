@@ -10,12 +10,14 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tidemill_protocol::{EntryId, StepState};
 use tidemill_store::{
-    Burial, Completion, Deferral, Dependent, Expansion, FinishRun, Held, ItemOutcome, Partition, Settled,
-    StepOutcome, keys,
+    Burial, Completion, Deferral, Dependent, Expansion, FinishRun, Held, ItemOutcome, Parking, Partition,
+    Settled, StepOutcome, keys,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::outcome::{Bury, Complete, Defer, Expand, Finish, ItemEnd, Outcome, Release, RunRef, StepEnd};
+use crate::outcome::{
+    Bury, Complete, Defer, Expand, Finish, ItemEnd, Outcome, Park, Release, RunRef, StepEnd,
+};
 use crate::shared::Shared;
 use groups::{Group, Groups};
 
@@ -60,6 +62,7 @@ async fn settle(shared: &Shared, store: &Partition, group: &Group) {
         Group::Complete(at, jobs) => complete(shared, store, queue(at), jobs).await,
         Group::Bury(at, jobs) => bury(shared, store, queue(at), jobs).await,
         Group::Defer(at, work) => defer(shared, store, queue(at), work).await,
+        Group::Park(at, work) => park(shared, store, queue(at), work).await,
         Group::Release(at, work) => release(shared, store, queue(at), work).await,
         Group::Step(at, home, ends) => steps(shared, store, (queue(at), home), ends).await,
         Group::Item(at, ends) => items(shared, store, queue(at), ends).await,
@@ -139,6 +142,25 @@ async fn defer(shared: &Shared, store: &Partition, queue: &str, work: &[Owned<De
         shared,
         &shared.persist("putting work aside", || store.defer(queue, keys::WORKERS, who, &rows)).await,
     );
+}
+
+async fn park(shared: &Shared, store: &Partition, queue: &str, work: &[Owned<Park>]) {
+    let rows: Vec<_> = work
+        .iter()
+        .map(|(entry, p)| Parking {
+            entry,
+            id: &p.id,
+            slot: p.slot.clone(),
+            note: &p.note,
+            attempt: p.attempt,
+            tier: &p.tier,
+            tenant: p.tenant.as_deref().unwrap_or_default(),
+            priority: p.priority,
+            changes: Vec::new(),
+        })
+        .collect();
+    let who = &shared.consumer;
+    count(shared, &shared.persist("parking jobs", || store.park(queue, keys::WORKERS, who, &rows)).await);
 }
 
 async fn release(shared: &Shared, store: &Partition, queue: &str, work: &[Owned<Release>]) {

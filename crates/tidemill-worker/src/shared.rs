@@ -10,6 +10,8 @@ use tidemill_tool::Registry;
 use tidemill_workflow::Limits;
 use tokio::time::Instant;
 
+use crate::admission::Admission;
+use crate::cache::Cache;
 use crate::capacity::Capacity;
 use crate::metrics::WorkerMetrics;
 use crate::plans::Plans;
@@ -28,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) clock: RedisClock,
     pub(crate) limits: Limits,
     pub(crate) metrics: WorkerMetrics,
+    pub(crate) admission: Admission,
+    pub(crate) cache: Cache,
     /// One for each partition.
     pub(crate) backlogs: Vec<Backlog>,
 }

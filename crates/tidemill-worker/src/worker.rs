@@ -1,7 +1,7 @@
 //! A worker from its start to its end.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,6 +15,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{self, Admission, Message};
+use crate::cache::{Cache, Engine};
 use crate::capacity::Capacity;
 use crate::executor::{Event, Executor};
 use crate::metrics::WorkerMetrics;
@@ -46,6 +48,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     member: Member,
     health: Health,
+    /// What runs beside the executor, until it is started.
+    parts: Mutex<Option<(mpsc::UnboundedReceiver<Message>, Engine)>>,
 }
 
 /// How long the last outcomes and hand-backs may take after the grace.
@@ -77,6 +81,8 @@ impl Worker {
             slots: u32::try_from(settings.max_parallel).unwrap_or(u32::MAX),
             started_at_ms: 0,
         };
+        let (cache, filling) = Cache::new(store.clone(), metrics);
+        let (admission, messages) = Admission::new();
         let metrics = WorkerMetrics::new(metrics);
         metrics.slots.set(i64::from(member.slots));
         let backlogs = store.partitions().iter().map(|_| Backlog::default()).collect();
@@ -91,9 +97,16 @@ impl Worker {
             limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
             metrics,
             backlogs,
+            admission,
+            cache,
             settings,
         };
-        Ok(Self { shared: Arc::new(shared), member, health: health.clone() })
+        Ok(Self {
+            shared: Arc::new(shared),
+            member,
+            health: health.clone(),
+            parts: Mutex::new(Some((messages, filling))),
+        })
     }
 
     /// The name that Redis knows this worker by.
@@ -131,6 +144,19 @@ impl Worker {
                 Ok::<(), Error>(())
             });
         }
+        let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some((messages, filling)) = parts {
+            let asking = admission::run(Arc::clone(&shared), messages, sender.clone());
+            let (asking, filling) = (vital(failed.clone(), asking), vital(failed.clone(), filling.run()));
+            let keeping = keeping.clone();
+            tasks.spawn("admission", OnFailure::Log, async move {
+                tokio::select! {
+                    () = keeping.cancelled() => {}
+                    _ = futures_util::future::join(asking, filling) => {}
+                }
+                Ok::<(), Error>(())
+            });
+        }
         let executor = Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run();
         let mut executor = tracker.spawn(vital(failed.clone(), executor));
         tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.served(), slots = shared.settings.max_parallel, "worker started");
@@ -164,6 +190,8 @@ impl Worker {
     async fn introduce(&mut self) -> Result<(), WorkerError> {
         let shared = &self.shared;
         shared.store.check().await?;
+        // before anything is claimed: nothing may run past its limits
+        shared.admission.read(&shared.store.services()).await?;
         self.member.started_at_ms = shared.store.home().now_ms().await?;
         let tools: Vec<(String, String)> = shared
             .registry

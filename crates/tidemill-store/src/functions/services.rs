@@ -108,8 +108,8 @@ pub struct CallReport<'a> {
     pub epoch: i64,
     /// Whether it was a probe.
     pub probe: bool,
-    /// What the service asked to wait.
-    pub pause: Option<Duration>,
+    /// The tier that the service asked to wait, and for how long.
+    pub pause: Option<(usize, Duration)>,
     /// All of its tiers.
     pub tiers: Vec<usize>,
     /// Amounts that came out otherwise than reserved.
@@ -190,6 +190,8 @@ pub struct Exchanged {
     pub now_us: u64,
     /// False: a newer call of this worker was there before, and nothing was done.
     pub accepted: bool,
+    /// Places under a cap are short: ends are to be reported at once.
+    pub pressed: bool,
     /// One per request.
     pub answers: Vec<Answer>,
 }
@@ -276,7 +278,8 @@ impl CallReport<'_> {
     fn write(&self, call: &mut FunctionCall) {
         call.arg(self.service.map_or(0, |at| at + 1)).arg(self.outcome.as_str());
         call.arg(micros(self.latency)).arg(self.epoch).arg(u8::from(self.probe));
-        call.arg(self.pause.map_or(0, micros)).arg(self.tiers.len());
+        let (paused, pause) = self.pause.map_or((0, 0), |(tier, wait)| (tier + 1, micros(wait)));
+        call.arg(pause).arg(paused).arg(self.tiers.len());
         for tier in &self.tiers {
             call.arg(tier + 1);
         }
@@ -436,10 +439,16 @@ fn word(value: &Value) -> String {
 }
 
 fn read_exchanged(reply: &[Value]) -> Option<Exchanged> {
-    let (head, answers) = reply.split_at_checked(3)?;
+    let (head, answers) = reply.split_at_checked(4)?;
     let number = |at: usize| integer(&head[at]).and_then(|number| u64::try_from(number).ok());
     let answers = answers.chunks_exact(4).map(read_answer).collect::<Option<Vec<_>>>()?;
-    Some(Exchanged { generation: number(0)?, now_us: number(1)?, accepted: number(2)? == 1, answers })
+    Some(Exchanged {
+        generation: number(0)?,
+        now_us: number(1)?,
+        accepted: number(2)? == 1,
+        pressed: number(3)? == 1,
+        answers,
+    })
 }
 
 fn read_answer(row: &[Value]) -> Option<Answer> {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tidemill_protocol::{EntryId, Extras, Job, Malformed, Reader, StepState, Work};
 use tidemill_store::{ClaimedEntry, DeferState, Due};
-use tidemill_tool::ToolFuture;
+use tidemill_tool::{Feedback, ToolFuture};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::hedge::Hedge;
 use super::{Active, Event, Executor, attempt};
-use crate::assignment::{Assignment, End, Running, bury, of_job};
+use crate::assignment::{Admitted, Assignment, End, Running, bury, of_job};
 use crate::outcome::{Defer, Ending, Fault, Outcome, Place};
 use crate::part::{self, PartEntry};
 use crate::shared::Shared;
@@ -87,7 +88,7 @@ impl Executor {
             return self.hand_back(assignment);
         }
         if self.cancelled.has(assignment.owner.is_part(), &assignment.call.context.id) {
-            let (running, _) = Self::begin(assignment);
+            let (running, _) = self.begin(assignment, false);
             return self.conclude(running, End::Cancelled, Instant::now());
         }
         if self.is_suspect(&assignment) && self.suspect.as_ref() != Some(&assignment.entry) {
@@ -106,11 +107,23 @@ impl Executor {
         {
             return self.over_cap(assignment, cap);
         }
-        if self.active.len() >= self.shared.settings.max_parallel {
+        if let Some(cap) = self.tenant_cap(&assignment) {
+            let note = format!("its tenant runs {cap} tools in this worker; that is its share of it");
+            let wait = CAPPED_PARK + Duration::from_millis(rand::random::<u64>() % 500);
+            return self.settle(park(assignment, wait, note));
+        }
+        if !self.has_slot() {
             self.ready.push_back(assignment);
             return;
         }
-        self.launch(assignment);
+        self.admit(assignment);
+    }
+
+    /// The cap that the assignment's tenant has reached, if so.
+    fn tenant_cap(&self, assignment: &Assignment) -> Option<usize> {
+        let cap = self.shared.settings.max_parallel_per_tenant.filter(|_| !assignment.is_fallback())?;
+        let running = self.per_tenant.get(assignment.call.context.tenant.as_ref()?).copied().unwrap_or(0);
+        (running >= cap).then_some(cap)
     }
 
     /// Whether one more death would bury it. What died with it may have been killed by it, or it by one of those.
@@ -143,33 +156,85 @@ impl Executor {
         self.settle(outcome);
     }
 
-    /// Takes the tool's future out of an assignment; what is left is kept while it runs.
-    pub(super) fn begin(assignment: Assignment) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
-        let Assignment { place, entry, tool, kind, call, attempt, owner, retry, .. } = assignment;
+    /// Takes the tool's future out of an assignment; what is left is kept while it runs. What a service might fall back on is kept
+    /// where there is a service, and `always` where the call is not made at all.
+    pub(super) fn begin(
+        &self,
+        assignment: Assignment,
+        always: bool,
+    ) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
+        let Assignment { place, entry, tool, tool_name, service, standing, lease, fill, degraded, .. } =
+            assignment;
+        let Assignment { kind, mut call, attempt, owner, retry, .. } = assignment;
         let id = Arc::clone(&call.context.id);
-        let running = Running { place, entry, id, kind, attempt, owner, retry };
+        let facts = self.shared.admission.service_of(&tool_name, service.as_deref());
+        let mut admitted = None;
+        if always || facts.is_some() || lease.is_some() || fill.is_some() || degraded.is_some() {
+            let kept = call.clone();
+            let mut listener = None;
+            if lease.is_some() {
+                let (feedback, hears) = Feedback::listening();
+                call.context.feedback = feedback;
+                listener = Some(hears);
+            }
+            let tool = tool_name;
+            admitted = Some(Box::new(Admitted {
+                tool,
+                facts,
+                lease,
+                listener,
+                fill,
+                call: kept,
+                standing,
+                degraded,
+            }));
+        }
+        let running = Running { place, entry, id, kind, attempt, owner, retry, admitted };
         (running, move || tool.call(call))
     }
 
-    fn launch(&mut self, assignment: Assignment) {
-        let (timeout, kind) = (assignment.timeout, assignment.kind);
+    pub(super) fn launch(&mut self, assignment: Assignment) {
+        let (timeout, kind) = (self.timeout_of(&assignment), assignment.kind);
         let started = Instant::now();
-        let (running, make) = Self::begin(assignment);
+        let tool = Arc::clone(&assignment.tool);
+        let (running, make) = self.begin(assignment, false);
         match attempt::begin(make) {
             Ok(answer) => self.conclude(running, End::Answered(answer), started),
             Err(future) => {
-                let key = self.next;
-                self.next += 1;
+                let key = self.next_key();
                 let (stop, stopped) = oneshot::channel();
                 let events = self.sender.clone();
+                let future = match Hedge::of(&self.shared, tool, &running) {
+                    Some(hedge) => hedge.race(future),
+                    None => future,
+                };
                 self.tracker.spawn(async move {
                     let end = attempt::rest(future, timeout, stopped).await;
                     drop(events.send(Event::Finished(key, end)));
                 });
                 *self.per_kind.entry(kind).or_default() += 1;
-                self.active.insert(key, Active { running, started, stop: Some(stop) });
+                let tenant = self.count_tenant(&running);
+                self.active.insert(key, Active { running, started, tenant, stop: Some(stop) });
             }
         }
+    }
+
+    fn count_tenant(&mut self, running: &Running) -> Option<Arc<str>> {
+        self.shared.settings.max_parallel_per_tenant?;
+        let tenant = running.tenant()?;
+        *self.per_tenant.entry(Arc::clone(&tenant)).or_default() += 1;
+        Some(tenant)
+    }
+
+    /// A service's timeout counts where the tool says nothing of its own.
+    fn timeout_of(&self, assignment: &Assignment) -> Duration {
+        let of_service = || {
+            let facts =
+                self.shared.admission.service_of(&assignment.tool_name, assignment.service.as_deref())?;
+            facts.definition.timeout_ms.map(Duration::from_millis)
+        };
+        let is_default = assignment.timeout == tidemill_tool::DEFAULT_TIMEOUT;
+        if is_default { of_service().unwrap_or(assignment.timeout) } else { assignment.timeout }
     }
 
     /// Fills slots that became free.
@@ -181,9 +246,7 @@ impl Executor {
             self.capped.iter().filter(|(_, waiting)| !waiting.is_empty()).map(|(kind, _)| *kind).collect();
         for kind in kinds {
             let cap = self.cap(kind).unwrap_or(usize::MAX);
-            while self.active.len() < self.shared.settings.max_parallel
-                && self.per_kind.get(kind).copied().unwrap_or(0) < cap
-            {
+            while self.has_slot() && self.per_kind.get(kind).copied().unwrap_or(0) < cap {
                 let Some(assignment) =
                     self.capped.get_mut(kind).and_then(std::collections::VecDeque::pop_front)
                 else {
@@ -192,7 +255,7 @@ impl Executor {
                 self.start(assignment);
             }
         }
-        while self.active.len() < self.shared.settings.max_parallel {
+        while self.has_slot() {
             let Some(assignment) = self.ready.pop_front() else { break };
             self.start(assignment);
         }

@@ -10,7 +10,7 @@ use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
 use super::{Known, Readied};
-use crate::assignment::{Assignment, Owner, item_end};
+use crate::assignment::{Assignment, Owner, Standing, item_end};
 use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome};
 use crate::shared::Shared;
 
@@ -148,6 +148,7 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         return Readied::Done(known.failed(Fault::new("unknown_tool", message)));
     };
     let (tool, kind, retry) = (Arc::clone(&entry.tool), entry.kind, entry.retry.clone());
+    let (tool_name, service) = (Arc::clone(&entry.name), entry.service.clone());
     let timeout = planned.timeout_ms.map_or(entry.timeout, Duration::from_millis);
     let audit_name: Arc<str> = match item {
         None => Arc::clone(&planned.id),
@@ -164,6 +165,11 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         feedback: Feedback::default(),
     };
     let (first_ms, deaths) = (known.part.first_attempt_ms, known.part.deaths);
+    let standing = Standing {
+        user: known.text("usr").map(str::to_owned),
+        priority: known.text("pri").and_then(|priority| priority.parse().ok()),
+        tickets: known.part.tickets.clone(),
+    };
     let owner = match item {
         None => Owner::Step { run: known.run, step, first_ms },
         Some(item) => Owner::Item { run: known.run, step, item, first_ms },
@@ -174,6 +180,13 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         place,
         entry,
         tool,
+        tool_name,
+        service,
+        standing: standing.boxed(),
+        lease: None,
+        fill: None,
+        was_looked_up: false,
+        degraded: None,
         kind,
         call,
         timeout,

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use tidemill_protocol::EntryId;
 
 use super::Owned;
-use crate::outcome::{Bury, Complete, Defer, Ending, Expand, Finish, ItemEnd, Outcome, Release, StepEnd};
+use crate::outcome::{
+    Bury, Complete, Defer, Ending, Expand, Finish, ItemEnd, Outcome, Park, Release, StepEnd,
+};
 
 /// One call's worth; the number is the queue's index.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(super) enum Group {
     Complete(u16, Vec<Owned<Complete>>),
     Bury(u16, Vec<Owned<Bury>>),
     Defer(u16, Vec<Owned<Defer>>),
+    Park(u16, Vec<Owned<Park>>),
     Release(u16, Vec<Owned<Release>>),
     /// Steps of runs that have the same home queue.
     Step(u16, String, Vec<Owned<StepEnd>>),
@@ -29,6 +32,7 @@ pub(super) struct Groups {
     completed: BTreeMap<(u16, u64, bool), Vec<Owned<Complete>>>,
     buried: BTreeMap<u16, Vec<Owned<Bury>>>,
     deferred: BTreeMap<u16, Vec<Owned<Defer>>>,
+    parked: BTreeMap<u16, Vec<Owned<Park>>>,
     released: BTreeMap<u16, Vec<Owned<Release>>>,
     steps: BTreeMap<(u16, String), Vec<Owned<StepEnd>>>,
     items: BTreeMap<u16, Vec<Owned<ItemEnd>>>,
@@ -48,6 +52,7 @@ impl Groups {
                 }
                 Ending::Bury(job) => groups.buried.entry(at).or_default().push((entry, job)),
                 Ending::Defer(work) => groups.deferred.entry(at).or_default().push((entry, work)),
+                Ending::Park(work) => groups.parked.entry(at).or_default().push((entry, work)),
                 Ending::Release(work) => groups.released.entry(at).or_default().push((entry, work)),
                 Ending::Step(end) => {
                     let home = end.run.home().to_owned();
@@ -71,6 +76,7 @@ impl Groups {
         );
         calls.extend(split(self.buried, most, |_| 1).map(|(at, rows)| Group::Bury(at, rows)));
         calls.extend(split(self.deferred, most, |_| 1).map(|(at, rows)| Group::Defer(at, rows)));
+        calls.extend(split(self.parked, most, |_| 1).map(|(at, rows)| Group::Park(at, rows)));
         calls.extend(split(self.released, most, |_| 1).map(|(at, rows)| Group::Release(at, rows)));
         calls.extend(
             split(self.steps, most, |end| bytes(end.output.len()) + end.width() / 5)

@@ -5,4 +5,5 @@ mod jobs;
 mod odd;
 mod pool;
 mod reference;
+mod services;
 mod workflows;

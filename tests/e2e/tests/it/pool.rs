@@ -79,6 +79,29 @@ impl Pool {
         self.server.cli(words).await.unwrap().trim().to_owned()
     }
 
+    /// Sends many commands at once, one a line, as anything that can open a socket may.
+    pub(crate) async fn pipe(&self, commands: &str) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.server.port())).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        let sending = async {
+            writer.write_all(commands.as_bytes()).await.unwrap();
+            writer.write_all(b"PING\r\n").await.unwrap();
+        };
+        let receiving = async {
+            let (mut seen, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+            while !seen.ends_with(b"+PONG\r\n") {
+                let count = reader.read(&mut buffer).await.unwrap();
+                assert!(count > 0, "redis hung up");
+                assert!(!buffer[..count].starts_with(b"-"), "{}", String::from_utf8_lossy(&buffer[..count]));
+                seen.extend_from_slice(&buffer[..count]);
+                let keep = seen.len().saturating_sub(64);
+                seen.drain(..keep);
+            }
+        };
+        futures_util::future::join(sending, receiving).await;
+    }
+
     /// Adds a job the way a foreign client does; its result is kept.
     pub(crate) async fn job(&self, queue: &str, id: &str, fields: &[&str]) {
         let key = format!("tm:{{0}}:jobs:{queue}");

@@ -1,0 +1,454 @@
+//! The engine: one task that owns everything that waits for admission in this worker, and every place that it holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_store::{Answer, Exchanged, Hindrance, Services};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::exchange::{Draft, Holding};
+use super::lease::{Ended, Lease};
+use super::local::Local;
+use super::need::Need;
+use super::{Message, Verdict};
+use crate::executor::Event;
+use crate::shared::Shared;
+
+/// Wanted calls in one exchange.
+const MOST_REQUESTS: usize = 256;
+/// Ended calls in one exchange.
+const MOST_REPORTS: usize = 512;
+/// Calls that wait here at once; more go into lines.
+const MOST_WAITING: usize = 512;
+/// Ended calls that nobody waits for are told within this.
+const REPORT_WITHIN: Duration = Duration::from_millis(500);
+/// Places that are held are renewed, and definitions looked at, so often.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// How long a call with a ticket waits here for its turn before it goes back to the head of its line.
+const TICKET_PATIENCE: Duration = Duration::from_secs(1);
+/// Up to so many calls a second each goes at once; beyond, calls gather.
+const CALM_PER_SECOND: f64 = 200.0;
+/// The longest that calls gather.
+const GATHER: Duration = Duration::from_millis(10);
+/// The pause after an exchange that failed.
+const AFTER_FAULT: Duration = Duration::from_millis(100);
+
+/// Who wants a call.
+pub(super) enum Asker {
+    /// The executor, for an assignment.
+    Executor(u64),
+    /// An attempt that would repeat itself.
+    Hedge(oneshot::Sender<Option<Lease>>),
+}
+
+pub(super) struct Waiting {
+    pub(super) asker: Asker,
+    pub(super) need: Box<Need>,
+    since: Instant,
+    due: Instant,
+    pub(super) was_asked: bool,
+    hindered_by: Option<Arc<str>>,
+}
+
+struct Engine {
+    shared: Arc<Shared>,
+    services: Services,
+    events: UnboundedSender<Event>,
+    waiting: Vec<Waiting>,
+    ended: Vec<Ended>,
+    held: HashMap<Arc<str>, Holding>,
+    local: Local,
+    seq: u64,
+    /// Ends are told at once: places under a cap are short.
+    pressed: bool,
+    last: Instant,
+    /// When ended calls are told at the latest.
+    report_at: Option<Instant>,
+    renew_at: Instant,
+    per_second: f64,
+    failing_since: Option<Instant>,
+    not_before: Instant,
+    draining: bool,
+}
+
+/// Runs the engine until everybody who could tell it something is gone.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut messages: UnboundedReceiver<Message>,
+    events: UnboundedSender<Event>,
+) {
+    let now = Instant::now();
+    let mut engine = Engine {
+        services: shared.store.services(),
+        shared,
+        events,
+        waiting: Vec::new(),
+        ended: Vec::new(),
+        held: HashMap::new(),
+        local: Local::default(),
+        seq: 0,
+        pressed: false,
+        last: now,
+        report_at: None,
+        renew_at: now,
+        per_second: 0.0,
+        failing_since: None,
+        not_before: now,
+        draining: false,
+    };
+    let mut batch = Vec::with_capacity(64);
+    loop {
+        tokio::select! {
+            biased;
+            count = messages.recv_many(&mut batch, 1_024) => {
+                if count == 0 {
+                    return;
+                }
+                batch.drain(..).for_each(|message| engine.on(message));
+            }
+            () = tokio::time::sleep_until(engine.wakes_at()) => {}
+        }
+        engine.act().await;
+    }
+}
+
+impl Engine {
+    fn on(&mut self, message: Message) {
+        let now = Instant::now();
+        match message {
+            Message::Ask(key, need) => self.wants(Asker::Executor(key), need, now),
+            Message::AskHedge(need, reply) => self.wants(Asker::Hedge(reply), need, now),
+            Message::Withdraw(key) => {
+                self.waiting.retain(|waiting| !matches!(waiting.asker, Asker::Executor(own) if own == key));
+            }
+            Message::Ended(ended) => self.has_ended(*ended, now),
+            Message::Drain => self.draining = true,
+        }
+    }
+
+    fn wants(&mut self, asker: Asker, need: Box<Need>, now: Instant) {
+        self.waiting.push(Waiting { asker, need, since: now, due: now, was_asked: false, hindered_by: None });
+    }
+
+    fn has_ended(&mut self, ended: Ended, now: Instant) {
+        for tier in ended.lease.need.tiers.iter() {
+            if let Some(holding) = self.held.get_mut(&tier.name) {
+                holding.count = holding.count.saturating_sub(1);
+                // who waits for a place of this tier may have it
+                for waiting in &mut self.waiting {
+                    if waiting.hindered_by.as_ref() == Some(&tier.name) && waiting.due > now {
+                        waiting.due = now;
+                    }
+                }
+            }
+        }
+        let is_urgent = self.pressed || !matches!(ended.outcome, tidemill_store::CallOutcome::Ok);
+        let by = if is_urgent { now } else { now + REPORT_WITHIN };
+        self.report_at = Some(self.report_at.map_or(by, |known| known.min(by)));
+        self.ended.push(ended);
+    }
+
+    /// When something has to be done next.
+    fn wakes_at(&self) -> Instant {
+        let asks = self.waiting.iter().map(|waiting| waiting.due).min();
+        let due = asks.into_iter().chain(self.report_at).map(|at| at.max(self.gathers_until())).min();
+        due.map_or(self.renew_at, |due| due.min(self.renew_at)).max(self.not_before)
+    }
+
+    /// Many calls a second are asked for together, so that Redis is not asked for each.
+    fn gathers_until(&self) -> Instant {
+        let share = ((self.per_second - CALM_PER_SECOND) / (4.0 * CALM_PER_SECOND)).clamp(0.0, 1.0);
+        self.last + GATHER.mul_f64(share)
+    }
+
+    async fn act(&mut self) {
+        let now = Instant::now();
+        if now < self.not_before {
+            return self.without_redis(now);
+        }
+        if now >= self.renew_at {
+            self.renew_at = now + RENEW_EVERY;
+            self.renew().await;
+        }
+        let asks = self.waiting.iter().any(|waiting| waiting.due <= now);
+        let tells = self.report_at.is_some_and(|at| at <= now);
+        if (asks || tells) && now >= self.gathers_until() {
+            self.exchange(now, false).await;
+        }
+    }
+
+    /// Keeps what is held, and follows the definitions.
+    async fn renew(&mut self) {
+        self.held.retain(|_, holding| holding.count > 0);
+        if self.held.values().any(|holding| holding.has_cap) {
+            self.exchange(Instant::now(), true).await;
+            return;
+        }
+        match self.services.generation().await {
+            Ok(generation) => self.follow(generation).await,
+            Err(error) => tracing::debug!(%error, "cannot ask whether services have changed"),
+        }
+    }
+
+    async fn follow(&mut self, generation: u64) {
+        let shared = Arc::clone(&self.shared);
+        let admission = &shared.admission;
+        if generation != admission.snapshot().generation {
+            match admission.read(&self.services).await {
+                Ok(()) => self.refresh_holdings(),
+                Err(error) => tracing::warn!(%error, "the definitions of services cannot be read"),
+            }
+            match self.services.learned().await {
+                Ok(told) => admission.learned.hear(told),
+                Err(error) => tracing::debug!(%error, "what others have learned cannot be read"),
+            }
+        }
+        let news = admission.learned.news();
+        if let Err(error) = self.services.learn(&news).await {
+            tracing::debug!(%error, "what was learned cannot be told");
+        }
+    }
+
+    fn refresh_holdings(&mut self) {
+        let snapshot = self.shared.admission.snapshot();
+        for holding in self.held.values_mut() {
+            holding.has_cap = snapshot.template(&holding.template).is_some_and(|facts| facts.has_cap);
+        }
+    }
+
+    /// Asks for what is due, tells what has ended, and states what is held.
+    async fn exchange(&mut self, now: Instant, renews: bool) {
+        let mut asking = Vec::new();
+        let mut at = 0;
+        while at < self.waiting.len() && asking.len() < MOST_REQUESTS {
+            if self.waiting[at].due <= now { asking.push(self.waiting.remove(at)) } else { at += 1 }
+        }
+        let told = self.ended.len().min(MOST_REPORTS);
+        let telling: Vec<Ended> = self.ended.drain(..told).collect();
+        self.measure(asking.len() + telling.len(), now);
+        let snapshot = self.shared.admission.snapshot();
+        let draft = Draft::of(&snapshot, (&asking, &telling), &self.held, renews);
+        self.seq += 1;
+        self.last = now;
+        let metrics = &self.shared.metrics;
+        metrics.exchanges.inc();
+        let answer =
+            self.services.admit(&self.shared.consumer, self.seq, rand::random(), &draft.exchange()).await;
+        self.report_at = (!self.ended.is_empty()).then_some(now);
+        match answer {
+            Ok(answer) => {
+                self.failing_since = None;
+                let names = draft.names();
+                self.take(answer, asking, &names, now).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admission cannot be asked; calls wait");
+                metrics.fault(&error);
+                self.failed(asking, telling, now);
+            }
+        }
+    }
+
+    fn measure(&mut self, calls: usize, now: Instant) {
+        let seconds = (now - self.last).as_secs_f64().max(1e-4);
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+        let measured = calls as f64 / seconds;
+        let weight = (seconds / 0.25).min(1.0);
+        self.per_second += (measured - self.per_second) * weight;
+    }
+
+    async fn take(&mut self, answer: Exchanged, asking: Vec<Waiting>, names: &[Arc<str>], asked_at: Instant) {
+        self.pressed = answer.pressed;
+        let mut verdicts = Vec::with_capacity(asking.len());
+        for (waiting, said) in asking.into_iter().zip(answer.answers) {
+            self.decide(waiting, said, (answer.now_us, asked_at, names), &mut verdicts);
+        }
+        if !verdicts.is_empty() {
+            drop(self.events.send(Event::Admission(verdicts)));
+        }
+        if answer.generation != self.shared.admission.snapshot().generation {
+            self.follow(answer.generation).await;
+        }
+    }
+
+    fn decide(
+        &mut self,
+        waiting: Waiting,
+        said: Answer,
+        (granted_us, asked_at, names): (u64, Instant, &[Arc<str>]),
+        verdicts: &mut Vec<(u64, Verdict)>,
+    ) {
+        let service = waiting.need.service_name();
+        let word = match &said {
+            Answer::Granted { probe: true, .. } => "probe",
+            Answer::Granted { .. } => "granted",
+            Answer::Wait(_) => "wait",
+            Answer::Line(_) => "line",
+            Answer::Aside(_) => "aside",
+            Answer::Never(_) => "never",
+        };
+        self.shared.metrics.admissions.with(&[service, word]).inc();
+        match said {
+            Answer::Granted { epoch, probe } => {
+                let lease = Lease { need: Arc::from(waiting.need), granted_us, asked_at, epoch, probe };
+                self.grant(waiting.asker, lease, verdicts);
+            }
+            Answer::Wait(hindrance) => self.wait(waiting, hindrance, names, verdicts),
+            other => {
+                let (Answer::Line(hindrance) | Answer::Aside(hindrance) | Answer::Never(hindrance)) = &other
+                else {
+                    return;
+                };
+                self.shared.metrics.waits.with(&[service, &hindrance.why]).inc();
+                let tier = names.get(hindrance.tier).cloned().unwrap_or_else(|| Arc::from("@pool"));
+                let verdict = refusal(&other, hindrance, tier);
+                tell(waiting.asker, verdict, verdicts);
+            }
+        }
+    }
+
+    fn grant(&mut self, asker: Asker, lease: Lease, verdicts: &mut Vec<(u64, Verdict)>) {
+        let snapshot = self.shared.admission.snapshot();
+        for tier in lease.need.tiers.iter() {
+            let holding = self.held.entry(Arc::clone(&tier.name)).or_insert_with(|| Holding {
+                template: Arc::clone(&tier.template),
+                count: 0,
+                has_cap: snapshot.template(&tier.template).is_some_and(|facts| facts.has_cap),
+            });
+            holding.count += 1;
+        }
+        match asker {
+            Asker::Executor(key) => verdicts.push((key, Verdict::Granted(Box::new(lease)))),
+            Asker::Hedge(reply) => {
+                // the first has ended meanwhile
+                if let Err(Some(lease)) = reply.send(Some(lease)) {
+                    self.has_ended(Ended::unsent(lease), Instant::now());
+                }
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        mut waiting: Waiting,
+        hindrance: Hindrance,
+        names: &[Arc<str>],
+        verdicts: &mut Vec<(u64, Verdict)>,
+    ) {
+        let now = Instant::now();
+        let tier = names.get(hindrance.tier).cloned().unwrap_or_else(|| Arc::from("@pool"));
+        self.shared.metrics.waits.with(&[waiting.need.service_name(), &hindrance.why]).inc();
+        let has_ticket = waiting.need.tickets.iter().any(|ticket| *ticket);
+        let patience = if has_ticket { TICKET_PATIENCE } else { waiting.need.patience * 4 };
+        let waits_too_long = waiting.since.elapsed() + hindrance.wait > patience;
+        if self.draining || waits_too_long || self.waiting.len() >= MOST_WAITING {
+            let verdict = refusal(&Answer::Line(hindrance.clone()), &hindrance, tier);
+            return tell(waiting.asker, verdict, verdicts);
+        }
+        if let Asker::Executor(key) = waiting.asker
+            && !waiting.was_asked
+        {
+            verdicts.push((key, Verdict::Waits));
+        }
+        waiting.was_asked = true;
+        // a place may become free at any time, so that its expected wait is only a guess
+        let wait = if hindrance.why == "concurrency" {
+            hindrance.wait.clamp(Duration::from_millis(5), Duration::from_millis(50))
+        } else {
+            hindrance.wait
+        };
+        waiting.due = now + wait;
+        waiting.hindered_by = (hindrance.why == "concurrency").then_some(tier);
+        self.waiting.push(waiting);
+    }
+
+    /// The outcome of an exchange is not known: grants may have been given, which the next statement of what is held takes back; what
+    /// was told may have been taken in, so that nothing is given back twice.
+    fn failed(&mut self, mut asking: Vec<Waiting>, telling: Vec<Ended>, now: Instant) {
+        self.failing_since.get_or_insert(now);
+        self.not_before = now + AFTER_FAULT;
+        for waiting in &mut asking {
+            waiting.due = self.not_before;
+        }
+        self.waiting.extend(asking);
+        for mut ended in telling {
+            ended.forget_refunds();
+            self.ended.push(ended);
+        }
+        self.report_at = (!self.ended.is_empty()).then_some(self.not_before);
+        self.without_redis(now);
+    }
+
+    /// Services that allow it go on with a share of their limit of their own.
+    fn without_redis(&mut self, now: Instant) {
+        let Some(since) = self.failing_since else { return };
+        let snapshot = self.shared.admission.snapshot();
+        let (mut verdicts, mut at) = (Vec::new(), 0);
+        while at < self.waiting.len() {
+            if !self.local.lets_go(&snapshot, &self.waiting[at].need, since, now) {
+                at += 1;
+                continue;
+            }
+            let waiting = self.waiting.remove(at);
+            self.shared.metrics.admissions.with(&[waiting.need.service_name(), "local"]).inc();
+            let lease = Lease {
+                need: Arc::from(waiting.need),
+                granted_us: 0,
+                asked_at: now,
+                epoch: -1,
+                probe: false,
+            };
+            self.grant(waiting.asker, lease, &mut verdicts);
+        }
+        if !verdicts.is_empty() {
+            drop(self.events.send(Event::Admission(verdicts)));
+        }
+    }
+}
+
+fn tell(asker: Asker, verdict: Verdict, verdicts: &mut Vec<(u64, Verdict)>) {
+    match asker {
+        Asker::Executor(key) => verdicts.push((key, verdict)),
+        Asker::Hedge(reply) => drop(reply.send(None)),
+    }
+}
+
+/// A refusal as the executor carries it out.
+fn refusal(answer: &Answer, hindrance: &Hindrance, tier: Arc<str>) -> Verdict {
+    let why = hindrance.why.clone();
+    match answer {
+        Answer::Aside(_) => {
+            let note = format!(
+                "the retry budget of service {tier} is spent; it waits for the next retry that is allowed"
+            );
+            Verdict::Aside { wait: hindrance.wait, note }
+        }
+        Answer::Never(_) => {
+            let unit = why.strip_prefix("too_large:").unwrap_or(&why);
+            let note = format!(
+                "the call needs more {unit} at once than the limit of {tier} ever allows; make it smaller, or the limit larger"
+            );
+            Verdict::Never { code: "too_large_for_limit", note }
+        }
+        Answer::Granted { .. } | Answer::Wait(_) | Answer::Line(_) => {
+            let note = format!("it waits in line for {tier} ({})", explained(&why));
+            Verdict::Line { tier, why, note }
+        }
+    }
+}
+
+/// A hindrance for people.
+fn explained(why: &str) -> String {
+    match why {
+        "concurrency" => "all of its places are taken".to_owned(),
+        "breaker" => "its breaker is open".to_owned(),
+        "pause" => "it is paused".to_owned(),
+        "line" => "others wait before it".to_owned(),
+        other => other
+            .strip_prefix("limit:")
+            .map_or_else(|| other.to_owned(), |unit| format!("its limit of {unit} is reached")),
+    }
+}

@@ -1,0 +1,167 @@
+//! What a call has to be admitted for: its tiers and what it will use of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_policy::service::{Scope, Tier};
+use tidemill_protocol::Payload;
+use tidemill_workflow::{Filter, Limits};
+
+use super::learned::Learned;
+use super::snapshot::{Guess, ServiceFacts, Snapshot};
+use crate::assignment::Assignment;
+
+/// A wanted call.
+#[derive(Debug, Clone)]
+pub(crate) struct Need {
+    pub(crate) service: Option<Arc<ServiceFacts>>,
+    pub(crate) tool: Arc<str>,
+    pub(crate) model: Option<Arc<str>>,
+    pub(crate) id: Arc<str>,
+    pub(crate) tiers: Arc<[Tier]>,
+    /// Whether it has a ticket, by tier.
+    pub(crate) tickets: Vec<bool>,
+    /// What it is taken to use, by unit.
+    pub(crate) amounts: Vec<(Arc<str>, f64)>,
+    pub(crate) is_retry: bool,
+    pub(crate) patience: Duration,
+    /// How old its grant may be when it begins.
+    pub(crate) fresh_for: Option<Duration>,
+    /// How often its grants were too old.
+    pub(crate) stale_grants: u32,
+}
+
+/// Without a service, a call waits so long in the worker before it goes into a line.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Steps of jq that are spent on one expression of a service: it runs where jobs are started.
+const FUEL: u64 = 50_000;
+const REQUESTS: &str = "requests";
+
+impl Need {
+    pub(super) fn of(snapshot: &Snapshot, learned: &Learned, assignment: &Assignment) -> Option<Self> {
+        let (tool, named) = (&assignment.tool_name, assignment.service.as_deref());
+        if !snapshot.catalog.affects(tool, named) {
+            return None;
+        }
+        let service = snapshot.service_of(tool, named);
+        let input = &assignment.call.input;
+        let text = |filter: Option<&Filter>| filter.and_then(|filter| text_of(filter, input));
+        let facts = service.as_deref();
+        let model = text(facts.and_then(|facts| facts.model.as_ref()));
+        let credential = text(facts.and_then(|facts| facts.credential.as_ref()));
+        let user = text(facts.and_then(|facts| facts.user.as_ref()))
+            .or_else(|| assignment.standing.as_ref()?.user.as_deref().map(str::to_owned));
+        let tiers: Arc<[Tier]> = snapshot
+            .catalog
+            .tiers(&Scope {
+                tool,
+                service: facts.map(|facts| &*facts.name),
+                tenant: assignment.call.context.tenant.as_deref(),
+                user: user.as_deref(),
+                model: model.as_deref(),
+                credential: credential.as_deref(),
+            })
+            .into();
+        if tiers.is_empty() {
+            return None;
+        }
+        let model: Option<Arc<str>> = model.map(Arc::from);
+        let amounts = amounts_of(snapshot, (learned, facts), (tool, model.as_deref()), (&tiers, input));
+        let held = assignment.standing.as_ref().map_or(&[][..], |standing| &standing.tickets);
+        let tickets = tiers.iter().map(|tier| held.iter().any(|ticket| **ticket == *tier.name)).collect();
+        let fresh = tiers.iter().filter_map(|tier| snapshot.template(&tier.template)?.fresh_for).min();
+        Some(Self {
+            tool: Arc::clone(tool),
+            model,
+            id: Arc::clone(&assignment.call.context.id),
+            tickets,
+            amounts,
+            is_retry: assignment.attempt > 1 && !assignment.is_fallback(),
+            patience: facts.map_or(PATIENCE, |facts| Duration::from_millis(facts.definition.patience_ms)),
+            fresh_for: fresh,
+            tiers,
+            service,
+            stale_grants: 0,
+        })
+    }
+
+    /// The service's own tier.
+    pub(crate) fn own_tier(&self) -> Option<usize> {
+        let service = self.service.as_ref()?;
+        self.tiers.iter().position(|tier| tier.name == service.name)
+    }
+
+    /// The tier that a service means when it asks to wait: that of the credential or the model, if there is one.
+    pub(crate) fn told_tier(&self) -> Option<usize> {
+        let narrow = |tier: &Tier| tier.name.contains("/credential:") || tier.name.contains("/model:");
+        self.tiers.iter().rposition(narrow).or_else(|| self.own_tier())
+    }
+
+    /// The service's name for metrics; a call without one is limited by the pool's own scopes.
+    pub(crate) fn service_name(&self) -> &str {
+        self.service.as_ref().map_or("@pool", |service| &service.name)
+    }
+}
+
+fn text_of(filter: &Filter, input: &Payload) -> Option<String> {
+    let output = run(filter, input)?;
+    match serde_json::from_slice::<serde_json::Value>(&output).ok()? {
+        serde_json::Value::String(text) if !text.is_empty() => Some(text),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn run(filter: &Filter, input: &Payload) -> Option<Vec<u8>> {
+    let json = input.clone().into_json().ok()?.into_bytes();
+    let limits = Limits { fuel: FUEL, output_bytes: 4096, ..Limits::default() };
+    filter
+        .run(&json, &limits)
+        .inspect_err(
+            |error| tracing::debug!(%error, "an expression of a service gives nothing for this input"),
+        )
+        .ok()
+}
+
+fn amounts_of(
+    snapshot: &Snapshot,
+    (learned, facts): (&Learned, Option<&ServiceFacts>),
+    (tool, model): (&str, Option<&str>),
+    (tiers, input): (&[Tier], &Payload),
+) -> Vec<(Arc<str>, f64)> {
+    let mut amounts: Vec<(Arc<str>, f64)> = Vec::with_capacity(2);
+    for tier in tiers {
+        let Some(template) = snapshot.template(&tier.template) else { continue };
+        if template.has_requests && !amounts.iter().any(|(unit, _)| &**unit == REQUESTS) {
+            amounts.push((Arc::from(REQUESTS), 1.0));
+        }
+        for unit in &template.units {
+            if !amounts.iter().any(|(known, _)| known == unit) {
+                let declared = facts
+                    .and_then(|facts| facts.estimates.get(&**unit))
+                    .and_then(|guess| amount_of(guess, input));
+                let service = facts.map_or("@pool", |facts| &facts.name);
+                let amount = declared
+                    .or_else(|| learned.usual((service, tool, model), unit))
+                    .unwrap_or_else(|| first(facts, unit));
+                amounts.push((Arc::clone(unit), amount));
+            }
+        }
+    }
+    amounts
+}
+
+#[expect(clippy::cast_precision_loss, reason = "amounts are small beside 2^52")]
+fn first(facts: Option<&ServiceFacts>, unit: &str) -> f64 {
+    facts.map_or(1.0, |facts| facts.definition.first_estimate(unit) as f64)
+}
+
+fn amount_of(guess: &Guess, input: &Payload) -> Option<f64> {
+    match guess {
+        Guess::Fixed(amount) => Some(*amount),
+        Guess::Jq(filter) => {
+            let output = run(filter, input)?;
+            serde_json::from_slice::<f64>(&output).ok().filter(|amount| amount.is_finite() && *amount >= 0.0)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The definitions of services as one worker uses them: looked up by tool, with their expressions compiled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_policy::service::{Catalog, Definition, Estimate, TierRules, Usage};
+use tidemill_store::{CatalogRead, Error, Services};
+use tidemill_workflow::Filter;
+
+/// One generation of definitions.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) catalog: Catalog,
+    services: HashMap<String, Arc<ServiceFacts>>,
+    templates: HashMap<String, TierFacts>,
+}
+
+/// A service with its expressions compiled.
+#[derive(Debug)]
+pub(crate) struct ServiceFacts {
+    pub(crate) name: Arc<str>,
+    pub(crate) definition: Definition,
+    pub(crate) model: Option<Filter>,
+    pub(crate) user: Option<Filter>,
+    pub(crate) credential: Option<Filter>,
+    pub(crate) estimates: HashMap<String, Guess>,
+    /// jq over the output, by unit; empty: by the shape of known providers.
+    pub(crate) usage: Vec<(Arc<str>, Filter)>,
+}
+
+/// What is declared about the use of a unit.
+#[derive(Debug)]
+pub(crate) enum Guess {
+    Fixed(f64),
+    Jq(Filter),
+}
+
+/// What a worker has to know of a template; the rest is Redis's business.
+#[derive(Debug, Default)]
+pub(crate) struct TierFacts {
+    /// The limited units other than requests.
+    pub(crate) units: Vec<Arc<str>>,
+    /// Whether requests are limited.
+    pub(crate) has_requests: bool,
+    pub(crate) has_cap: bool,
+    /// How old a grant may be when its call begins.
+    pub(crate) fresh_for: Option<Duration>,
+    /// Requests a second, for when Redis cannot be asked.
+    pub(crate) per_second: Option<f64>,
+}
+
+/// However tight a limit is, a grant is good for so long: the way from Redis to the call takes its time.
+const SHORTEST_FRESH: Duration = Duration::from_millis(10);
+
+impl TierFacts {
+    fn of(rules: &TierRules) -> Self {
+        let mut facts = Self { has_cap: rules.concurrency.is_some(), ..Self::default() };
+        for limit in &rules.limits {
+            if limit.unit == "requests" {
+                facts.has_requests = true;
+                #[expect(clippy::cast_precision_loss, reason = "limits and windows are small beside 2^52")]
+                let per_second = limit.limit as f64 / (limit.window_us as f64 / 1e6);
+                facts.per_second = Some(facts.per_second.map_or(per_second, |known| known.min(per_second)));
+            } else if !facts.units.iter().any(|unit| **unit == *limit.unit) {
+                facts.units.push(limit.unit.as_str().into());
+            }
+            if limit.slack_us > 0 {
+                let fresh = (Duration::from_micros(limit.slack_us) / 2).max(SHORTEST_FRESH);
+                facts.fresh_for = Some(facts.fresh_for.map_or(fresh, |known| known.min(fresh)));
+            }
+        }
+        facts
+    }
+}
+
+fn compile(service: &str, what: &str, source: &str) -> Option<Filter> {
+    Filter::compile(source)
+        .inspect_err(|error| tracing::warn!(service, what, %error, "an expression of a service is not valid and not used"))
+        .ok()
+}
+
+impl ServiceFacts {
+    fn new(name: &str, definition: &Definition) -> Self {
+        let optional = |what: &str, source: &Option<String>| {
+            source.as_ref().and_then(|source| compile(name, what, source))
+        };
+        let guess = |unit: &String, estimate: &Estimate| match estimate {
+            #[expect(clippy::cast_precision_loss, reason = "amounts are small beside 2^52")]
+            Estimate::Fixed(amount) => Some(Guess::Fixed(*amount as f64)),
+            Estimate::Jq(source) => compile(name, unit, source).map(Guess::Jq),
+        };
+        let usage = match &definition.usage {
+            Usage::Jq(units) => units
+                .iter()
+                .filter_map(|(unit, source)| Some((Arc::from(unit.as_str()), compile(name, unit, source)?)))
+                .collect(),
+            Usage::Auto | Usage::OpenAi | Usage::Anthropic => Vec::new(),
+        };
+        Self {
+            name: name.into(),
+            model: optional("model", &definition.model),
+            user: optional("user", &definition.user),
+            credential: optional("credential", &definition.credential),
+            estimates: definition
+                .estimate
+                .iter()
+                .filter_map(|(unit, estimate)| Some((unit.clone(), guess(unit, estimate)?)))
+                .collect(),
+            usage,
+            definition: definition.clone(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads the definitions that are in force.
+    pub(crate) async fn read(services: &Services) -> Result<Self, Error> {
+        let CatalogRead { generation, catalog, left_out } = services.catalog().await?;
+        for (name, problem) in left_out {
+            tracing::error!(
+                service = name,
+                problem,
+                "the definition of a service cannot be used; its limits do not hold"
+            );
+        }
+        let rules = services.rules().await?;
+        let facts = catalog
+            .services()
+            .map(|(name, definition)| (name.to_owned(), Arc::new(ServiceFacts::new(name, definition))))
+            .collect();
+        let templates = rules
+            .iter()
+            .filter_map(|(template, text)| {
+                Some((template.clone(), TierFacts::of(&TierRules::parse(text).ok()?)))
+            })
+            .collect();
+        Ok(Self { generation, catalog, services: facts, templates })
+    }
+
+    pub(crate) fn service_of(&self, tool: &str, named: Option<&str>) -> Option<Arc<ServiceFacts>> {
+        let (name, _) = self.catalog.service_of(tool, named)?;
+        self.services.get(name).cloned()
+    }
+
+    pub(crate) fn template(&self, template: &str) -> Option<&TierFacts> {
+        self.templates.get(template)
+    }
+}
