@@ -88,7 +88,7 @@ pub struct Limit {
     #[serde(default)]
     pub contract: Contract,
     /// How much at once (default: strict 1/400 of the limit, at least 2, and 1 of a limit below 20; average a tenth; bucket
-    /// all of it). A fixed window has none.
+    /// all of it). Of a strict limit at most half, as it is taken from the rate; a fixed window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Strict only: by how much the way from the grant to the service may vary, in milliseconds (default 1/250 of the

@@ -240,7 +240,7 @@ proptest! {
             for limit in &rules.limits {
                 prop_assert!(limit.burst >= 1 && limit.initial >= 1 && limit.initial <= limit.max && limit.limit == limit.max);
                 if limit.contract == Contract::Strict {
-                    prop_assert!(limit.burst < limit.initial || limit.burst == 1, "{:?}", limit);
+                    prop_assert!(limit.burst <= (limit.initial / 2).max(1), "{:?}", limit);
                 }
             }
         }

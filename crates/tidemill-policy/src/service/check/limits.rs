@@ -72,9 +72,10 @@ fn burst_and_slack(found: &mut Found, limit: &Limit) {
             Contract::FixedWindow => {
                 found.add("burst", "a fixed window has none: all of it may come at once");
             }
-            Contract::Strict if burst >= bound && burst > 1 => {
+            Contract::Strict if burst > (bound / 2).max(1) => {
+                let most = (bound / 2).max(1);
                 let message = format!(
-                    "{burst} must be below the limit, {bound}: what comes at once is taken from the rate"
+                    "{burst} is more than half of the limit: what comes at once is taken from the rate; at most {most}"
                 );
                 found.add("burst", message);
             }
