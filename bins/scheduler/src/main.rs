@@ -15,7 +15,7 @@ use tidemill_runtime::settings::{self, Loaded, Problem, SettingsError};
 use tidemill_runtime::tasks::{OnFailure, Tasks};
 use tidemill_runtime::{http, log, shutdown};
 use tidemill_scheduler::{Error, RetentionSettings, Scheduler, Setup};
-use tidemill_store::{Cron, Store};
+use tidemill_store::{ApplyError, Cron, Store};
 
 const NAME: &str = "tidemill-scheduler";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -83,7 +83,7 @@ impl Default for Settings {
 }
 
 /// A scheduler made of the settings, with the health and metrics that it tells through; nothing is sent to Redis yet.
-fn build(loaded: &Loaded<Settings>) -> Result<(Scheduler, Health, Metrics), SettingsError> {
+fn build(loaded: &Loaded<Settings>) -> Result<(Scheduler, Store, Health, Metrics), SettingsError> {
     let settings = &loaded.settings;
     let refuse = |key: &str, message: String| SettingsError::new(vec![loaded.problem(key, message)]);
     settings.log.check().map_err(|error| refuse("log.level", error.to_string()))?;
@@ -94,7 +94,7 @@ fn build(loaded: &Loaded<Settings>) -> Result<(Scheduler, Health, Metrics), Sett
         settings: settings.scheduler.clone(),
         retention: settings.retention.clone(),
         crons: settings.cron.clone(),
-        store,
+        store: store.clone(),
         built_in_tools: BTreeSet::from(tidemill_scheduler::BUILT_IN_TOOLS.map(ToOwned::to_owned)),
         metrics: metrics.clone(),
         health: health.clone(),
@@ -104,7 +104,7 @@ fn build(loaded: &Loaded<Settings>) -> Result<(Scheduler, Health, Metrics), Sett
         Error::Setting(setting) => refuse(&setting.key, setting.problem),
         other => refuse("scheduler", other.to_string()),
     })?;
-    Ok((scheduler, health, metrics))
+    Ok((scheduler, store, health, metrics))
 }
 
 /// What is wrong with the definitions of services.
@@ -124,7 +124,7 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
     if !check_services(&loaded).is_empty() {
         return Err(SettingsError::new(check(&loaded)).into());
     }
-    let (scheduler, health, metrics) = build(&loaded)?;
+    let (scheduler, store, health, metrics) = build(&loaded)?;
     log::init(&loaded.settings.log).map_err(|error| Failure::new(Exit::Settings, error))?;
     let given = loaded.is_given("http.addr");
     let (listener, _) =
@@ -138,6 +138,10 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
             Error::Task { .. } => Exit::Failed,
         };
         Failure::new(exit, error)
+    })?;
+    store.services().seed(NAME, &loaded.settings.services).await.map_err(|error| match &error {
+        ApplyError::Invalid(_) => Failure::new(Exit::Settings, error),
+        ApplyError::Store(_) => Failure::new(Exit::Redis, error),
     })?;
     tasks.spawn("scheduler", OnFailure::ShutDown, scheduler.run(tasks.token()));
     Ok(loaded.settings.shutdown.grace())

@@ -14,7 +14,7 @@ use tidemill_runtime::program::{self, Failure};
 use tidemill_runtime::settings::{self, Loaded, Problem, SettingsError};
 use tidemill_runtime::tasks::{OnFailure, Tasks};
 use tidemill_runtime::{http, log};
-use tidemill_store::Store;
+use tidemill_store::{ApplyError, Store};
 use tidemill_worker::Worker;
 
 /// Runs jobs and workflow steps: claims them from the queues in Redis, calls their tools, settles them.
@@ -112,6 +112,15 @@ fn check(loaded: &Loaded<Settings>) -> Vec<Problem> {
     problems
 }
 
+/// What the settings say about services holds for the whole pool, unless it was changed since by hand.
+async fn put_in_force(store: &Store, services: &BTreeMap<String, Definition>) -> Result<(), Failure> {
+    match store.services().seed("tidemill-worker", services).await {
+        Ok(_) => Ok(()),
+        Err(error @ ApplyError::Invalid(_)) => Err(Failure::new(Exit::Settings, error)),
+        Err(error @ ApplyError::Store(_)) => Err(Failure::new(Exit::Redis, error)),
+    }
+}
+
 async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failure> {
     let problems = check(&loaded);
     if !problems.is_empty() {
@@ -130,6 +139,7 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
     let store = Store::new(&settings.redis, &settings.namespace, settings.partitions)
         .map_err(|error| refused(&error))?;
     store.check().await.map_err(|error| Failure::new(Exit::Redis, error))?;
+    put_in_force(&store, &settings.services).await?;
     let worker = Worker::new(settings.worker.clone(), store, registry, (&metrics, &health))
         .map_err(|error| refused(&error))?;
     let token = tasks.token();

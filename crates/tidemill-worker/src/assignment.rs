@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidemill_policy::service::FallbackOn;
 use tidemill_policy::{Decision, Failure, decide};
 use tidemill_protocol::{
-    EntryId, ErrorBody, ErrorClass, Extras, Job, Payload, RetryPolicy, StepState, Target,
+    EntryId, ErrorBody, ErrorClass, Extras, Job, Payload, RetryPolicy, StepState, Target as Wanted,
     result_head,
 };
 use tidemill_store::{DeferState, Due, Mode, Slot};
@@ -26,29 +26,53 @@ use crate::shared::Shared;
 pub(crate) struct Assignment {
     pub(crate) place: Place,
     pub(crate) entry: EntryId,
-    pub(crate) tool: Arc<dyn Tool>,
-    pub(crate) tool_name: Arc<str>,
-    /// The service that the tool's settings name.
-    pub(crate) service: Option<Arc<str>>,
+    pub(crate) target: Target,
     /// What most jobs leave out.
     pub(crate) standing: Option<Box<Standing>>,
-    /// What it was granted, once it was.
-    pub(crate) lease: Option<Box<Lease>>,
-    /// Its right to fill the cache.
-    pub(crate) fill: Option<Ticket>,
-    /// Whether the cache was asked.
-    pub(crate) was_looked_up: bool,
-    /// Set when it stands in for another call.
-    pub(crate) degraded: Option<Box<Degraded>>,
-    pub(crate) kind: &'static str,
+    pub(crate) progress: Progress,
     pub(crate) call: Call,
     pub(crate) timeout: Duration,
-    /// The tool's own policy.
-    pub(crate) retry: RetryPolicy,
     pub(crate) attempt: u32,
     /// How many workers died holding it.
     pub(crate) deaths: u32,
     pub(crate) owner: Owner,
+}
+
+/// What an assignment calls.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) name: Arc<str>,
+    /// The service that the tool's settings name, or a fallback.
+    pub(crate) service: Option<Arc<str>>,
+    pub(crate) kind: &'static str,
+    /// The tool's own policy.
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Target {
+    pub(crate) fn of(entry: &ToolEntry) -> Self {
+        Self {
+            tool: Arc::clone(&entry.tool),
+            name: Arc::clone(&entry.name),
+            service: entry.service.clone(),
+            kind: entry.kind,
+            retry: entry.retry.clone(),
+        }
+    }
+}
+
+/// How far an assignment has come on its way to a slot.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Whether the cache was asked.
+    pub(crate) was_looked_up: bool,
+    /// Its right to fill the cache.
+    pub(crate) fill: Option<Ticket>,
+    /// What it was granted.
+    pub(crate) lease: Option<Box<Lease>>,
+    /// Set when it stands in for another call.
+    pub(crate) degraded: Option<Box<Degraded>>,
 }
 
 /// Where work stands among other work of its service.
@@ -137,7 +161,7 @@ pub(crate) enum End {
 impl Assignment {
     /// Whether it stands in for a call that failed or could not be made.
     pub(crate) const fn is_fallback(&self) -> bool {
-        self.degraded.is_some()
+        self.progress.degraded.is_some()
     }
 }
 
@@ -174,7 +198,7 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
     if let Some(reason) = extras.as_deref().and_then(|extras| refused_reply(shared, place, extras)) {
         return Err(bury(entry, None, StepState::Failed, "invalid_reply_to", reason));
     }
-    let Target::Tool(name) = target else {
+    let Wanted::Tool(name) = target else {
         let reason = "a field \"workflow\" in a queue: runs are asked for in the stream \"runs\"".to_owned();
         return Err(bury(entry, extras.as_deref(), StepState::Failed, "wrong_stream", reason));
     };
@@ -210,26 +234,17 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
         traceparent: text(extras.as_ref().and_then(|extras| extras.traceparent.as_ref())),
         feedback: Feedback::default(),
     };
-    let ToolEntry { name: tool_name, service, tool, kind, retry, .. } = tool;
-    let (tool, kind, retry) = (Arc::clone(tool), *kind, retry.clone());
-    let (tool_name, service) = (Arc::clone(tool_name), service.clone());
+    let target = Target::of(tool);
     let standing = extras.as_deref().and_then(Standing::of);
     let owner = extras.map_or(Owner::Plain, Owner::Job);
     Ok(Assignment {
         place,
         entry,
-        tool,
-        tool_name,
-        service,
+        target,
         standing,
-        lease: None,
-        fill: None,
-        was_looked_up: false,
-        degraded: None,
-        kind,
+        progress: Progress::default(),
         call: Call { input, context },
         timeout,
-        retry,
         attempt,
         deaths,
         owner,

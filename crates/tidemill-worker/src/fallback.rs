@@ -2,13 +2,14 @@
 //! constant, an answer that is old. It is never silent: results carry `degraded`, steps an error of that code beside their output.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_policy::service::{Fallback, FallbackOn};
 use tidemill_protocol::Payload;
-use tidemill_tool::{Call, Context, Feedback, ToolEntry, ToolError};
+use tidemill_tool::{Call, Context, Feedback, ToolError};
 
 use crate::admission::ServiceFacts;
-use crate::assignment::{Admitted, Assignment, Running};
+use crate::assignment::{Admitted, Assignment, Progress, Running, Target};
 use crate::outcome::Fault;
 use crate::shared::Shared;
 
@@ -135,19 +136,13 @@ pub(crate) fn count_stale(shared: &Shared, running: &Running) {
     }
 }
 
-/// What a fallback calls.
-struct Target<'a> {
-    entry: &'a ToolEntry,
-    service: Option<Arc<str>>,
-    input: Payload,
-}
-
-fn target<'a>(
-    shared: &'a Shared,
+/// What a fallback calls, on what, and for how long at most.
+fn target(
+    shared: &Shared,
     admitted: &Admitted,
     fallback: &Fallback,
     chain: &str,
-) -> Option<Target<'a>> {
+) -> Option<(Target, Payload, Duration)> {
     let (tool, service, with) = match fallback {
         Fallback::Tool { tool, with } => (tool.as_str(), None, with.as_ref()),
         Fallback::Service(service) => (&*admitted.tool, Some(Arc::from(service.as_str())), None),
@@ -161,27 +156,26 @@ fn target<'a>(
         Some(with) => Payload::from_value(with).ok()?,
         None => admitted.call.input.clone(),
     };
-    Some(Target { entry, service: service.or_else(|| entry.service.clone()), input })
+    let mut target = Target::of(entry);
+    target.service = service.or(target.service);
+    Some((target, input, entry.timeout))
 }
 
-fn call(running: Running, admitted: Admitted, degraded: Box<Degraded>, target: Target<'_>) -> Assignment {
-    let Target { entry, service, input } = target;
+fn call(
+    running: Running,
+    admitted: Admitted,
+    degraded: Box<Degraded>,
+    (target, input, timeout): (Target, Payload, Duration),
+) -> Assignment {
     let context = Context { feedback: Feedback::default(), ..admitted.call.context };
     Assignment {
         place: running.place,
         entry: running.entry,
-        tool: Arc::clone(&entry.tool),
-        tool_name: Arc::clone(&entry.name),
-        service,
+        target,
         standing: admitted.standing,
-        lease: None,
-        fill: None,
-        was_looked_up: false,
-        degraded: Some(degraded),
-        kind: entry.kind,
+        progress: Progress { degraded: Some(degraded), ..Progress::default() },
         call: Call { input, context },
-        timeout: entry.timeout,
-        retry: entry.retry.clone(),
+        timeout,
         attempt: running.attempt,
         deaths: 0,
         owner: running.owner,

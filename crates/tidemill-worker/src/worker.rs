@@ -144,19 +144,7 @@ impl Worker {
                 Ok::<(), Error>(())
             });
         }
-        let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some((messages, filling)) = parts {
-            let asking = admission::run(Arc::clone(&shared), messages, sender.clone());
-            let (asking, filling) = (vital(failed.clone(), asking), vital(failed.clone(), filling.run()));
-            let keeping = keeping.clone();
-            tasks.spawn("admission", OnFailure::Log, async move {
-                tokio::select! {
-                    () = keeping.cancelled() => {}
-                    _ = futures_util::future::join(asking, filling) => {}
-                }
-                Ok::<(), Error>(())
-            });
-        }
+        self.admission(&sender, &tasks, (&keeping, &failed));
         let executor = Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run();
         let mut executor = tracker.spawn(vital(failed.clone(), executor));
         tracing::info!(consumer = %shared.consumer, queues = ?shared.queues.served(), slots = shared.settings.max_parallel, "worker started");
@@ -219,6 +207,28 @@ impl Worker {
             self.health.component(part).set_ready();
         }
         Ok(())
+    }
+
+    /// Asking for admission, and the cache.
+    fn admission(
+        &mut self,
+        sender: &mpsc::UnboundedSender<Event>,
+        tasks: &Tasks,
+        (keeping, failed): (&CancellationToken, &CancellationToken),
+    ) {
+        let shared = &self.shared;
+        let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some((messages, filling)) = parts else { return };
+        let asking = admission::run(Arc::clone(shared), messages, sender.clone());
+        let (asking, filling) = (vital(failed.clone(), asking), vital(failed.clone(), filling.run()));
+        let keeping = keeping.clone();
+        tasks.spawn("admission", OnFailure::Log, async move {
+            tokio::select! {
+                () = keeping.cancelled() => {}
+                _ = futures_util::future::join(asking, filling) => {}
+            }
+            Ok::<(), Error>(())
+        });
     }
 
     fn partition(

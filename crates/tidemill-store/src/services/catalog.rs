@@ -56,9 +56,9 @@ impl Services {
                 Ok(catalog) => return Ok(CatalogRead { generation, catalog, left_out }),
                 Err(problems) => {
                     // what is wrong with one must not take the limits away from the others
-                    let Some(at) = problems.iter().find_map(|problem| {
-                        valid.keys().find(|name| problem.path.starts_with(name.as_str())).cloned()
-                    }) else {
+                    let known = |problem: &&Problem| valid.contains_key(&problem.definition);
+                    let Some(at) = problems.iter().find(known).map(|problem| problem.definition.clone())
+                    else {
                         left_out.push(("*".to_owned(), sentences(&problems)));
                         return Ok(CatalogRead { generation, catalog: Catalog::default(), left_out });
                     };
@@ -81,15 +81,25 @@ impl Services {
         definition: Option<&Definition>,
     ) -> Result<bool, ApplyError> {
         let Some(definition) = definition else { return Ok(self.define(author, name, "", &[]).await?) };
+        self.check_beside([(name, definition)]).await?;
+        self.set(author, name, definition).await
+    }
+
+    /// Checks definitions beside those in force.
+    async fn check_beside<'a>(
+        &self,
+        new: impl IntoIterator<Item = (&'a str, &'a Definition)>,
+    ) -> Result<(), ApplyError> {
         let (_, texts) = self.definitions().await?;
         let mut all: BTreeMap<String, Definition> = texts
             .into_iter()
             .filter_map(|(name, text)| Some((name, Definition::from_json(&text).ok()?)))
             .collect();
-        all.insert(name.to_owned(), definition.clone());
-        if let Err(problems) = Catalog::new(all) {
-            return Err(ApplyError::Invalid(problems));
-        }
+        all.extend(new.into_iter().map(|(name, definition)| (name.to_owned(), definition.clone())));
+        Catalog::new(all).map(drop).map_err(ApplyError::Invalid)
+    }
+
+    async fn set(&self, author: Author<'_>, name: &str, definition: &Definition) -> Result<bool, ApplyError> {
         let text = serde_json::to_string(definition)
             .map_err(|error| Error::Corrupt(format!("the definition of {name} has no JSON form: {error}")))?;
         Ok(self.define(author, name, &text, &definition.templates(name)).await?)
@@ -107,8 +117,13 @@ impl Services {
     ) -> Result<Vec<String>, ApplyError> {
         let author = Author { who, why: "the settings file says so", is_file: true };
         let mut changed = Vec::new();
+        if !definitions.is_empty() {
+            // together: one may fall back on another
+            self.check_beside(definitions.iter().map(|(name, definition)| (name.as_str(), definition)))
+                .await?;
+        }
         for (name, definition) in definitions {
-            if self.apply(author, name, Some(definition)).await? {
+            if self.set(author, name, definition).await? {
                 changed.push(name.clone());
             }
         }

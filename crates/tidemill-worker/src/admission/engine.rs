@@ -236,7 +236,7 @@ impl Engine {
         let metrics = &self.shared.metrics;
         metrics.exchanges.inc();
         let answer =
-            self.services.admit(&self.shared.consumer, self.seq, rand::random(), &draft.exchange()).await;
+            self.services.admit(&self.shared.consumer, self.seq, rand::random(), draft.exchange()).await;
         self.report_at = (!self.ended.is_empty()).then_some(now);
         match answer {
             Ok(answer) => {
@@ -296,7 +296,7 @@ impl Engine {
                 let lease = Lease { need: Arc::from(waiting.need), granted_us, asked_at, epoch, probe };
                 self.grant(waiting.asker, lease, verdicts);
             }
-            Answer::Wait(hindrance) => self.wait(waiting, hindrance, names, verdicts),
+            Answer::Wait(hindrance) => self.wait(waiting, &hindrance, names, verdicts),
             other => {
                 let (Answer::Line(hindrance) | Answer::Aside(hindrance) | Answer::Never(hindrance)) = &other
                 else {
@@ -334,7 +334,7 @@ impl Engine {
     fn wait(
         &mut self,
         mut waiting: Waiting,
-        hindrance: Hindrance,
+        hindrance: &Hindrance,
         names: &[Arc<str>],
         verdicts: &mut Vec<(u64, Verdict)>,
     ) {
@@ -345,7 +345,7 @@ impl Engine {
         let patience = if has_ticket { TICKET_PATIENCE } else { waiting.need.patience * 4 };
         let waits_too_long = waiting.since.elapsed() + hindrance.wait > patience;
         if self.draining || waits_too_long || self.waiting.len() >= MOST_WAITING {
-            let verdict = refusal(&Answer::Line(hindrance.clone()), &hindrance, tier);
+            let verdict = refusal(&Answer::Line(hindrance.clone()), hindrance, tier);
             return tell(waiting.asker, verdict, verdicts);
         }
         if let Asker::Executor(key) = waiting.asker

@@ -39,7 +39,7 @@ const REQUESTS: &str = "requests";
 
 impl Need {
     pub(super) fn of(snapshot: &Snapshot, learned: &Learned, assignment: &Assignment) -> Option<Self> {
-        let (tool, named) = (&assignment.tool_name, assignment.service.as_deref());
+        let (tool, named) = (&assignment.target.name, assignment.target.service.as_deref());
         if !snapshot.catalog.affects(tool, named) {
             return None;
         }

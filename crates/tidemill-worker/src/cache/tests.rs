@@ -163,6 +163,22 @@ async fn what_gathers_goes_in_few_calls() {
     assert_eq!(worker.hit("999", &rules).await, output("999"));
 }
 
+#[tokio::test]
+async fn an_answer_is_never_between_its_worker_and_redis() {
+    let server = RedisServer::start().await.unwrap();
+    let (worker, rules) = (Worker::on(&server), Rules::default());
+    let inputs: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+    let tickets = join_all(inputs.iter().map(|input| worker.ticket(input, &rules))).await;
+    // more than one call can carry: some wait for the next while all are asked for again
+    for (ticket, input) in tickets.into_iter().zip(&inputs) {
+        ticket.fill(&output(input));
+    }
+    // what was answered last is asked for first
+    let again = join_all(inputs.iter().rev().map(|input| worker.hit(input, &rules))).await;
+    assert!(again.iter().zip(inputs.iter().rev()).all(|(found, input)| *found == output(input)));
+    worker.sent("stored", 1000).await;
+}
+
 async fn calls(server: &RedisServer) -> u64 {
     let stats = server.cli(&["INFO", "commandstats"]).await.unwrap();
     let fcall = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:calls=")).unwrap();
@@ -193,7 +209,10 @@ async fn who_lives_keeps_the_right_to_call_and_who_dies_loses_it() {
 #[tokio::test]
 async fn who_gives_up_hands_the_call_to_the_next_who_waits() {
     let server = RedisServer::start().await.unwrap();
-    let (worker, other, rules) = (Worker::on(&server), Worker::on(&server), Rules::default());
+    // a lease that nobody gives up lasts longer than this test
+    let long = Timing { lease: Duration::from_secs(600), ..timing() };
+    let (worker, other) = (Worker::at(&server.url(), long), Worker::at(&server.url(), long));
+    let rules = Rules::default();
     let ticket = worker.ticket("1", &rules).await;
     let mut gone = Box::pin(worker.ask("1", &rules));
     assert!(poll_immediate(&mut gone).await.is_none());
@@ -207,7 +226,8 @@ async fn who_gives_up_hands_the_call_to_the_next_who_waits() {
             found => panic!("{found:?}"),
         }
     };
-    let (found, ()) = tokio::join!(elsewhere, passing);
+    let both = async { tokio::join!(elsewhere, passing).0 };
+    let found = tokio::time::timeout(PATIENCE, both).await.unwrap();
     match found {
         LookUp::Fill(ticket) => ticket.fill(&output("1")),
         found => panic!("{found:?} although nobody is left in the first worker"),
@@ -337,14 +357,18 @@ async fn without_redis_work_goes_on_and_with_it_answers_are_kept_again() {
         Timing { patience: Duration::from_millis(500), respite: Duration::from_millis(200), ..timing() };
     let (worker, rules) = (Worker::at(&server.url(), quick), Rules::default());
     let elsewhere = Worker::on(&server);
-    let held = elsewhere.ticket("0", &rules).await;
-    let mut remote = pin!(worker.ask("0", &rules));
+    let inputs: Vec<String> = (100..120).map(|n| n.to_string()).collect();
+    let held = join_all(inputs.iter().map(|input| elsewhere.ticket(input, &rules))).await;
+    let mut remote = pin!(join_all(inputs.iter().map(|input| worker.ask(input, &rules))));
     assert!(poll_immediate(&mut remote).await.is_none());
     worker.ticket("1", &rules).await.fill(&output("1"));
     worker.sent("stored", 1).await;
     server.stop_hard().unwrap();
 
-    assert!(matches!(remote.await, LookUp::Fill(_)), "who waited for another worker calls for itself");
+    let remote = tokio::time::timeout(PATIENCE, remote).await.unwrap();
+    let calls = remote.iter().all(|found| matches!(found, LookUp::Fill(_)));
+    assert!(calls, "who waited for another worker calls for itself: {remote:?}");
+    drop(remote);
     let ticket = worker.ticket("1", &rules).await;
     let mut waits = pin!(worker.ask("1", &rules));
     assert!(poll_immediate(&mut waits).await.is_none(), "in the worker calls are shared all the same");

@@ -11,7 +11,7 @@ use tidemill_tool::ToolError;
 use tokio::time::Instant;
 
 use super::{Event, Executor};
-use crate::admission::{Ended, Lease, Message, Need, Verdict};
+use crate::admission::{Ended, Lease, Message, Need, ServiceFacts, Verdict};
 use crate::assignment::{Assignment, End, Running};
 use crate::cache::{LookUp, Question};
 use crate::fallback::{self, Next};
@@ -31,12 +31,17 @@ impl Executor {
             self.ready.push_back(assignment);
             return;
         }
-        if let Some(lease) = assignment.lease.take() {
+        if let Some(lease) = assignment.progress.lease.take() {
             return self.launch_or_return(assignment, lease);
         }
         let Some(assignment) = self.look_up(assignment) else { return };
         let Some(need) = self.shared.admission.need(&assignment) else { return self.launch(assignment) };
         self.ask(assignment, need);
+    }
+
+    fn service_of(&self, assignment: &Assignment) -> Option<Arc<ServiceFacts>> {
+        let target = &assignment.target;
+        self.shared.admission.service_of(&target.name, target.service.as_deref())
     }
 
     /// Whether this worker's own bound on starts lets one more begin; else it looks again when it will.
@@ -63,7 +68,7 @@ impl Executor {
     /// A grant that is too old is given back, for its call would fall into another window.
     fn launch_or_return(&mut self, mut assignment: Assignment, lease: Box<Lease>) {
         if lease.is_fresh() {
-            assignment.lease = Some(lease);
+            assignment.progress.lease = Some(lease);
             return self.launch(assignment);
         }
         let mut need = (*lease.need).clone();
@@ -98,9 +103,9 @@ impl Executor {
     pub(super) fn stop_asking(&mut self, key: u64) -> Option<Assignment> {
         let Asking { assignment, waits } = self.asking.remove(&key)?;
         if waits {
-            self.shared.capacity.take(1)
+            self.shared.capacity.take(1);
         } else {
-            self.asked -= 1
+            self.asked -= 1;
         }
         Some(assignment)
     }
@@ -113,7 +118,7 @@ impl Executor {
                 self.hand_back(assignment);
             }
             Verdict::Granted(lease) => {
-                assignment.lease = Some(lease);
+                assignment.progress.lease = Some(lease);
                 if self.has_slot() {
                     self.admit(assignment);
                 } else {
@@ -155,7 +160,7 @@ impl Executor {
     }
 
     fn aside(&mut self, assignment: Assignment, wait: Duration, note: String) {
-        let service = self.shared.admission.service_of(&assignment.tool_name, assignment.service.as_deref());
+        let service = self.service_of(&assignment);
         if service.is_some_and(|facts| facts.definition.retry_budget.when_spent == WhenSpent::Fail) {
             let error = ToolError::new(ErrorClass::Throttled, "retry_budget_spent", note);
             return self.refuse(assignment, error, FallbackOn::Failed);
@@ -200,7 +205,7 @@ impl Executor {
         match fallback::next(&self.shared, running, error) {
             Next::Call(assignment) => self.start(*assignment),
             Next::Answer(running, output) => {
-                self.conclude(*running, End::Answered(Ok(output)), Instant::now())
+                self.conclude(*running, End::Answered(Ok(output)), Instant::now());
             }
             Next::Nothing(running, error) => {
                 let outcome = running.given_up(error, Duration::ZERO);
@@ -243,10 +248,10 @@ impl Executor {
 
     /// Asks the cache, if the service has one; else replies the assignment as it is.
     fn look_up(&mut self, mut assignment: Assignment) -> Option<Assignment> {
-        if std::mem::replace(&mut assignment.was_looked_up, true) {
+        if std::mem::replace(&mut assignment.progress.was_looked_up, true) {
             return Some(assignment);
         }
-        let facts = self.shared.admission.service_of(&assignment.tool_name, assignment.service.as_deref());
+        let facts = self.service_of(&assignment);
         let Some((facts, rules)) =
             facts.and_then(|facts| Some((facts.clone(), facts.definition.cache.clone()?)))
         else {
@@ -254,7 +259,7 @@ impl Executor {
         };
         let key = self.next_key();
         let (cache, events) = (self.shared.cache.clone(), self.sender.clone());
-        let (tool, call) = (Arc::clone(&assignment.tool_name), assignment.call.clone());
+        let (tool, call) = (Arc::clone(&assignment.target.name), assignment.call.clone());
         self.tracker.spawn(async move {
             let found = cache.look_up(&question(&facts.name, &tool, &call), &rules).await;
             drop(events.send(Event::LookedUp(key, Box::new(found))));
@@ -271,7 +276,7 @@ impl Executor {
             LookUp::Hit(output) => self.answer(assignment, Ok(output)),
             LookUp::Failed(error) => self.answer(assignment, Err(error)),
             LookUp::Fill(ticket) => {
-                assignment.fill = Some(ticket);
+                assignment.progress.fill = Some(ticket);
                 self.start(assignment);
             }
         }

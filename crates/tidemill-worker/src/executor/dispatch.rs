@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::hedge::Hedge;
 use super::{Active, Event, Executor, attempt};
-use crate::assignment::{Admitted, Assignment, End, Running, bury, of_job};
+use crate::assignment::{Admitted, Assignment, End, Progress, Running, Target, bury, of_job};
 use crate::outcome::{Defer, Ending, Fault, Outcome, Place};
 use crate::part::{self, PartEntry};
 use crate::shared::Shared;
@@ -102,8 +102,8 @@ impl Executor {
             }
             self.suspect = Some(assignment.entry.clone());
         }
-        if let Some(cap) = self.cap(assignment.kind)
-            && self.per_kind.get(assignment.kind).copied().unwrap_or(0) >= cap
+        if let Some(cap) = self.cap(assignment.target.kind)
+            && self.per_kind.get(assignment.target.kind).copied().unwrap_or(0) >= cap
         {
             return self.over_cap(assignment, cap);
         }
@@ -137,7 +137,7 @@ impl Executor {
 
     /// Keeps a little work of a capped kind at hand and parks the rest, paced: the more was parked within this second, the later.
     fn over_cap(&mut self, assignment: Assignment, cap: usize) {
-        let kind = assignment.kind;
+        let kind = assignment.target.kind;
         let waiting = self.capped.entry(kind).or_default();
         if waiting.len() < cap.min(self.shared.settings.max_parallel / 4) {
             waiting.push_back(assignment);
@@ -163,11 +163,12 @@ impl Executor {
         assignment: Assignment,
         always: bool,
     ) -> (Running, impl FnOnce() -> ToolFuture + use<>) {
-        let Assignment { place, entry, tool, tool_name, service, standing, lease, fill, degraded, .. } =
+        let Assignment { place, entry, target, standing, progress, mut call, attempt, owner, .. } =
             assignment;
-        let Assignment { kind, mut call, attempt, owner, retry, .. } = assignment;
+        let Target { tool, name, service, kind, retry } = target;
+        let Progress { fill, lease, degraded, .. } = progress;
         let id = Arc::clone(&call.context.id);
-        let facts = self.shared.admission.service_of(&tool_name, service.as_deref());
+        let facts = self.shared.admission.service_of(&name, service.as_deref());
         let mut admitted = None;
         if always || facts.is_some() || lease.is_some() || fill.is_some() || degraded.is_some() {
             let kept = call.clone();
@@ -177,7 +178,7 @@ impl Executor {
                 call.context.feedback = feedback;
                 listener = Some(hears);
             }
-            let tool = tool_name;
+            let tool = name;
             admitted = Some(Box::new(Admitted {
                 tool,
                 facts,
@@ -194,9 +195,9 @@ impl Executor {
     }
 
     pub(super) fn launch(&mut self, assignment: Assignment) {
-        let (timeout, kind) = (self.timeout_of(&assignment), assignment.kind);
+        let (timeout, kind) = (self.timeout_of(&assignment), assignment.target.kind);
         let started = Instant::now();
-        let tool = Arc::clone(&assignment.tool);
+        let tool = Arc::clone(&assignment.target.tool);
         let (running, make) = self.begin(assignment, false);
         match attempt::begin(make) {
             Ok(answer) => self.conclude(running, End::Answered(answer), started),
@@ -229,8 +230,10 @@ impl Executor {
     /// A service's timeout counts where the tool says nothing of its own.
     fn timeout_of(&self, assignment: &Assignment) -> Duration {
         let of_service = || {
-            let facts =
-                self.shared.admission.service_of(&assignment.tool_name, assignment.service.as_deref())?;
+            let facts = self
+                .shared
+                .admission
+                .service_of(&assignment.target.name, assignment.target.service.as_deref())?;
             facts.definition.timeout_ms.map(Duration::from_millis)
         };
         let is_default = assignment.timeout == tidemill_tool::DEFAULT_TIMEOUT;

@@ -10,7 +10,7 @@ use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
 use super::{Known, Readied};
-use crate::assignment::{Assignment, Owner, Standing, item_end};
+use crate::assignment::{Assignment, Owner, Progress, Standing, Target, item_end};
 use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome};
 use crate::shared::Shared;
 
@@ -147,8 +147,7 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         let message = shared.registry.find(name).err().map(|error| error.to_string()).unwrap_or_default();
         return Readied::Done(known.failed(Fault::new("unknown_tool", message)));
     };
-    let (tool, kind, retry) = (Arc::clone(&entry.tool), entry.kind, entry.retry.clone());
-    let (tool_name, service) = (Arc::clone(&entry.name), entry.service.clone());
+    let target = Target::of(entry);
     let timeout = planned.timeout_ms.map_or(entry.timeout, Duration::from_millis);
     let audit_name: Arc<str> = match item {
         None => Arc::clone(&planned.id),
@@ -179,18 +178,11 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
     Readied::Run(Box::new(Assignment {
         place,
         entry,
-        tool,
-        tool_name,
-        service,
+        target,
         standing: standing.boxed(),
-        lease: None,
-        fill: None,
-        was_looked_up: false,
-        degraded: None,
-        kind,
+        progress: Progress::default(),
         call,
         timeout,
-        retry,
         attempt,
         deaths,
         owner,

@@ -10,7 +10,7 @@ use tidemill_runtime::metrics::{DutyMetrics, Metrics};
 use tidemill_runtime::program::Failure;
 use tidemill_runtime::tasks::{OnFailure, Tasks};
 use tidemill_scheduler::{BUILT_IN_TOOLS, Scheduler, Setup};
-use tidemill_store::Store;
+use tidemill_store::{ApplyError, Store};
 use tidemill_worker::Worker;
 use tokio::net::TcpListener;
 
@@ -29,6 +29,10 @@ pub(super) async fn start(
 ) -> Result<(), Failure> {
     let (health, metrics) = (Health::new(NAME, VERSION), Metrics::new(NAME, VERSION));
     let registry = catalog::registry(&settings)?;
+    store.services().seed(NAME, &settings.services).await.map_err(|error| match &error {
+        ApplyError::Invalid(_) => Failure::new(Exit::Settings, error),
+        ApplyError::Store(_) => Failure::new(Exit::Redis, error),
+    })?;
     let scheduler = Scheduler::new(Setup {
         settings: settings.scheduler,
         retention: settings.retention,
