@@ -5,6 +5,7 @@
 mod answer;
 mod batch;
 mod body;
+mod clients;
 mod events;
 mod jobs;
 mod listener;
@@ -13,6 +14,7 @@ mod pool;
 mod query;
 mod results;
 mod runs;
+mod services;
 mod submit;
 mod workflows;
 
@@ -44,6 +46,7 @@ struct Inner {
     ending: CancellationToken,
     batches: Semaphore,
     liveness: pool::Liveness,
+    clients: clients::Clients,
     openapi: String,
 }
 
@@ -88,6 +91,10 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(pool::queues))
         .routes(routes!(pool::workers))
         .routes(routes!(pool::dead))
+        .routes(routes!(services::list))
+        .routes(routes!(services::changes))
+        .routes(routes!(services::show, services::set, services::remove))
+        .routes(routes!(services::act))
         .routes(routes!(workflows::publish, workflows::list))
         .routes(routes!(workflows::show))
         .routes(routes!(workflows::validate))
@@ -107,6 +114,7 @@ pub fn router(intake: Intake, ending: CancellationToken) -> Router {
         inner: Arc::new(Inner {
             batches: Semaphore::new(intake.settings().max_batches_at_once),
             liveness: pool::Liveness::default(),
+            clients: clients::Clients::new(intake.settings().rate_limit.as_ref()),
             openapi: openapi::text(&document),
             intake,
             ending,
@@ -117,6 +125,7 @@ pub fn router(intake: Intake, ending: CancellationToken) -> Router {
         .route("/", get(answer::front_page))
         .method_not_allowed_fallback(answer::method_not_allowed)
         .fallback(answer::unknown_path)
+        .layer(middleware::from_fn_with_state(door.clone(), clients::bound))
         .layer(middleware::from_fn_with_state(door.clone(), answer::finish))
         .with_state(door)
 }

@@ -1,6 +1,7 @@
 //! Taking work in: checks a request, finds its partition, enqueues it, and tells what became of it.
 
 mod batch;
+mod gate;
 mod memory;
 mod request;
 
@@ -25,6 +26,8 @@ pub const DEFAULT_QUEUE: &str = "default";
 #[derive(Debug, Clone)]
 pub struct Intake {
     inner: Arc<Inner>,
+    /// Whether jobs come in whatever their services' backpressure says.
+    past_backpressure: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,7 @@ struct Inner {
     settings: Settings,
     workflows: Workflows,
     memory: memory::Guard,
+    gate: gate::Gate,
     meters: Meters,
 }
 
@@ -84,7 +88,26 @@ impl Intake {
     pub fn new(settings: Settings, store: Store, meters: Meters) -> Self {
         let memory = memory::Guard::new(store.clone(), settings.memory_limit_percent);
         let workflows = Workflows::new(store.clone());
-        Self { inner: Arc::new(Inner { store, settings, workflows, memory, meters }) }
+        let gate = gate::Gate::new(store.clone());
+        let inner = Inner { store, settings, workflows, memory, gate, meters };
+        Self { inner: Arc::new(inner), past_backpressure: false }
+    }
+
+    /// The same intake, which lets jobs in whatever their services' `backpressure` says.
+    #[must_use]
+    pub fn past_backpressure(mut self) -> Self {
+        self.past_backpressure = true;
+        self
+    }
+
+    /// Services were changed through this process: what it knows of them is old.
+    pub(crate) fn services_changed(&self) {
+        self.inner.gate.forget();
+    }
+
+    /// Whether the job's service lets it in.
+    async fn pass_gate(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        if self.past_backpressure { Ok(()) } else { self.inner.gate.check(request, &self.inner.meters).await }
     }
 
     /// The published workflows.
@@ -133,6 +156,7 @@ impl Intake {
         if request.kind == Kind::Run {
             self.inner.workflows.check_input(&request.target, request.input.as_deref()).await?;
         }
+        self.pass_gate(request).await?;
         self.inner.memory.check().await?;
         let (enqueued, assurance) =
             self.enqueue(admitted.partition, &admitted.queue, durability, &[&admitted]).await?;
@@ -261,6 +285,8 @@ pub(crate) fn entry_fields<'r>(request: &'r Request<'_>, id: Option<&'r str>) ->
     let rare = [
         ("id", id),
         ("tenant", text(&request.tenant)),
+        ("user", text(&request.user)),
+        ("priority", number(&request.priority)),
         ("queue", queue),
         ("timeout_ms", number(&request.timeout_ms)),
         ("deadline_ms", number(&request.deadline_ms)),

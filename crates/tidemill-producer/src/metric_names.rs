@@ -12,6 +12,16 @@ const ACCEPTED: MetricName = MetricName::new(
 );
 const REFUSED: MetricName =
     MetricName::new("tidemill_producer_refused", "Jobs and runs refused, by code", &["kind", "code"]);
+const TURNED_AWAY: MetricName = MetricName::new(
+    "tidemill_producer_turned_away",
+    "Jobs refused because their service would let them wait too long, by what bounds it (`pause`, `breaker`, `limit`, `concurrency`, `line`)",
+    &["service", "reason"],
+);
+const RATE_LIMITED: MetricName = MetricName::new(
+    "tidemill_producer_rate_limited",
+    "Requests refused because their client asks too often (`producer.rate_limit`)",
+    &[],
+);
 const BATCH_LINES: MetricName = MetricName::new("tidemill_producer_batch_lines", "Lines of a batch", &[]);
 const REQUEST_SECONDS: MetricName = MetricName::new(
     "tidemill_producer_request_seconds",
@@ -20,7 +30,7 @@ const REQUEST_SECONDS: MetricName = MetricName::new(
 );
 
 /// The names of this crate, for the page that lists them.
-pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, BATCH_LINES, REQUEST_SECONDS];
+pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, RATE_LIMITED, BATCH_LINES, REQUEST_SECONDS];
 
 const LINES: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 
@@ -29,6 +39,8 @@ const LINES: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_0
 pub struct Meters {
     accepted: [[Counter; 3]; 2],
     refused: Labelled<Counter>,
+    turned_away: Labelled<Counter>,
+    pub(crate) rate_limited: Counter,
     pub(crate) batch_lines: Histogram,
     request_seconds: Labelled<Histogram, tidemill_runtime::metrics::Buckets>,
 }
@@ -45,6 +57,8 @@ impl Meters {
         Self {
             accepted: [of_kind(Kind::Job), of_kind(Kind::Run)],
             refused: metrics.counters(REFUSED),
+            turned_away: metrics.counters(TURNED_AWAY),
+            rate_limited: metrics.counter(RATE_LIMITED),
             batch_lines: metrics.histogram(BATCH_LINES, LINES),
             request_seconds: metrics.histograms(REQUEST_SECONDS, SECONDS),
         }
@@ -56,6 +70,11 @@ impl Meters {
 
     pub(crate) fn refused(&self, kind: Kind, code: Code) {
         self.refused.with(&[kind.as_str(), code.as_str()]).inc();
+    }
+
+    pub(crate) fn turned_away(&self, service: &str, why: &str) {
+        let reason = why.split_once(':').map_or(why, |(reason, _)| reason);
+        self.turned_away.with(&[service, reason]).inc();
     }
 
     pub(crate) fn answered(&self, route: &str, status: u16, seconds: f64) {

@@ -59,6 +59,8 @@ codes! {
     UnknownRun = "unknown_run", 404, "No such run is known";
     /// No such step.
     UnknownStep = "unknown_step", 404, "The run has no such step";
+    /// No such service.
+    UnknownService = "unknown_service", 404, "No such service is defined";
     /// The path does not take this method.
     MethodNotAllowed = "method_not_allowed", 405, "The path does not take this method";
     /// The client sent too slowly.
@@ -79,8 +81,14 @@ codes! {
     InvalidInput = "invalid_input", 422, "The workflow refuses this input";
     /// The definition has problems.
     InvalidWorkflow = "invalid_workflow", 422, "The workflow definition has problems";
+    /// The definition of a service has problems.
+    InvalidService = "invalid_service", 422, "The definition of the service has problems";
     /// The queue has reached its bound.
     QueueFull = "queue_full", 429, "The queue is full";
+    /// The job's service would let it wait too long.
+    ServiceBusy = "service_busy", 429, "The service would let the job wait too long";
+    /// The client asks too often.
+    TooManyRequests = "too_many_requests", 429, "The client asks more often than it may";
     /// A fault of the producer itself.
     Internal = "internal", 500, "The producer met a fault of its own";
     /// Redis is nearly out of memory.

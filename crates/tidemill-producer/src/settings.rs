@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use tidemill_protocol::check_queue;
 use tidemill_store::Durability;
 
+use crate::rate_limit::RateLimit;
+
 /// The section `producer`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +44,9 @@ pub struct Settings {
     pub body_timeout_ms: u64,
     /// Most connections at once; further ones wait to be taken.
     pub max_connections: usize,
+    /// How often each client may ask, unless that is not bounded (default): `per_client: 100/15m`, and `burst`,
+    /// `trusted_proxies`, `client_header`. Counted in this process alone.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What is special about one queue (`producer.queues.<name>`).
@@ -71,6 +76,7 @@ impl Default for Settings {
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
             max_connections: 1_024,
+            rate_limit: None,
         }
     }
 }
@@ -100,6 +106,10 @@ impl Settings {
         if !(1..=100).contains(&self.memory_limit_percent) {
             let message = "must be between 1 and 100".to_owned();
             problems.push(("memory_limit_percent".to_owned(), message));
+        }
+        if let Some(rate_limit) = &self.rate_limit {
+            let found = rate_limit.problems();
+            problems.extend(found.into_iter().map(|(key, message)| (format!("rate_limit.{key}"), message)));
         }
         for queue in self.queues.keys() {
             if let Err(error) = check_queue(queue) {

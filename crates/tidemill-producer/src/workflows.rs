@@ -12,7 +12,8 @@ use tidemill_workflow::{Definition, Plan, Problems};
 use tokio::time::Instant;
 
 use crate::refusal::{Code, Refusal, nearest};
-use tools::{AnyTool, KnownTools};
+use tools::AnyTool;
+pub(crate) use tools::KnownTools;
 
 /// How long it is believed which version is the newest.
 const NEWEST_FOR: Duration = Duration::from_secs(1);

@@ -65,7 +65,8 @@ pub(super) async fn finish(State(door): State<Door>, request: Request, next: Nex
     response
 }
 
-fn problem(refusal: &Refusal, path: &str) -> Response {
+/// A refusal's problem document.
+pub(super) fn problem(refusal: &Refusal, path: &str) -> Response {
     let mut document = refusal.document();
     document["instance"] = path.into();
     let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

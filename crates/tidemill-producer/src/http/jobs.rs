@@ -89,9 +89,7 @@ pub(super) async fn cancel(
         JobStatus::Queued { queue, entry } => stop(partition, &queue, &entry, &id, &reason).await?,
         JobStatus::Running { queue, .. }
         | JobStatus::Deferred { queue, .. }
-        | JobStatus::InLine { queue, .. } => {
-            partition.cancel_job(&queue, &id, &reason).await?
-        }
+        | JobStatus::InLine { queue, .. } => partition.cancel_job(&queue, &id, &reason).await?,
         JobStatus::Cancelled => true,
         JobStatus::Accepted => {
             let queue = query.queue.as_deref().unwrap_or(crate::intake::DEFAULT_QUEUE);

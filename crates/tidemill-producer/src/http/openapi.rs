@@ -9,11 +9,12 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use super::Door;
 use super::answer::json_text;
 
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("jobs", "Single tool calls"),
     ("runs", "Executions of workflows"),
     ("results", "What jobs and runs gave"),
     ("workflows", "Definitions"),
+    ("services", "What tools depend on: limits, breakers, pauses"),
     ("pool", "Queues, workers, dead letters"),
 ];
 

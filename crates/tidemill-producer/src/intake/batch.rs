@@ -70,6 +70,7 @@ impl Intake {
         if request.kind == Kind::Run {
             self.inner.workflows.check_input(&request.target, request.input.as_deref()).await?;
         }
+        self.pass_gate(request).await?;
         Ok(admitted)
     }
 

@@ -9,13 +9,13 @@ use tidemill_workflow::ToolCatalog;
 const BUILT_IN: [&str; 6] = ["http.request", "exec.run", "jq.transform", "template.render", "sleep", "echo"];
 
 /// What workers have announced, and what is built in.
-pub(super) struct KnownTools {
+pub(crate) struct KnownTools {
     announced: HashMap<String, Value>,
 }
 
 impl KnownTools {
     /// From the descriptions that workers wrote; one that cannot be read counts as a tool without a schema.
-    pub(super) fn new(announced: HashMap<String, String>) -> Self {
+    pub(crate) fn new(announced: HashMap<String, String>) -> Self {
         let read = |(name, text): (String, String)| (name, serde_json::from_str(&text).unwrap_or_default());
         Self { announced: announced.into_iter().map(read).collect() }
     }

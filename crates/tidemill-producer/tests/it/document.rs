@@ -6,7 +6,7 @@ use tidemill_producer::http::openapi_json;
 use crate::door::Door;
 
 /// Every route of the API, as the design names them.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 27] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
     ("get", "/v1/jobs/{id}/why"),
@@ -20,6 +20,12 @@ const ROUTES: [(&str, &str); 21] = [
     ("post", "/v1/runs/{id}/cancel"),
     ("get", "/v1/runs/{id}/events"),
     ("get", "/v1/results/{id}"),
+    ("get", "/v1/services"),
+    ("get", "/v1/services/changes"),
+    ("get", "/v1/services/{name}"),
+    ("put", "/v1/services/{name}"),
+    ("delete", "/v1/services/{name}"),
+    ("post", "/v1/services/{name}/{action}"),
     ("get", "/v1/queues"),
     ("get", "/v1/workers"),
     ("get", "/v1/dead"),

@@ -1,6 +1,7 @@
 //! The producer against real servers, over real connections.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
+mod backpressure;
 mod batches;
 mod document;
 mod door;
@@ -13,6 +14,7 @@ mod page;
 mod pool;
 mod results;
 mod runs;
+mod services;
 mod submitting;
 mod worker;
 mod workflows;

@@ -101,9 +101,19 @@ fn same_shape(told: &Value, real: &Value, place: &str) -> Result<(), String> {
         }
         (Value::Number(_), Value::Number(_)) => Ok(()),
         (Value::String(_), Value::String(_)) if varies(place) => Ok(()),
+        (Value::String(a), Value::String(b))
+            if place == "answer.detail" && without_numbers(a) == without_numbers(b) =>
+        {
+            Ok(())
+        }
         (a, b) if a == b => Ok(()),
         (a, b) => Err(format!("{place}: the page has {a}, the answer {b}")),
     }
+}
+
+/// A sentence may say how long something takes.
+fn without_numbers(text: &str) -> String {
+    text.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("#")
 }
 
 /// Whether a text differs from one run of the test to the next, or from one server version to another.
@@ -111,6 +121,7 @@ fn varies(place: &str) -> bool {
     [".entry", ".letter", ".next", ".durability", ".durability_reason"].iter().any(|end| place.ends_with(end))
         || place == "[].id"
         || place.ends_with(".mermaid")
+        || place == "answer.changes[].from"
 }
 
 fn values(kind: &str, text: &str) -> Value {

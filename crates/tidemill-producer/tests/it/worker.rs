@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidemill_protocol::{EntryId, Payload, StepState, result_head};
 use tidemill_store::{
-    ClaimedEntry, Completion, Dependent, Member, Mode, NewRun, RootStep, Settled, Started, StepOutcome, keys,
+    ClaimedEntry, Completion, Dependent, Member, Mode, NewRun, Parking, RootStep, Settled, Started,
+    StepOutcome, keys,
 };
 
 use crate::door::Door;
@@ -110,4 +111,24 @@ pub(crate) async fn announce(door: &Door, consumer: &str, queues: &[&str]) {
         started_at_ms: 1,
     };
     door.home().announce(&member).await.unwrap();
+}
+
+/// Parks claimed jobs in the line of a tier.
+pub(crate) async fn park(door: &Door, queue: &str, tier: &str, entries: &[ClaimedEntry]) {
+    let parkings: Vec<_> = entries
+        .iter()
+        .map(|entry| Parking {
+            entry: &entry.entry,
+            id: entry.entry.as_str(),
+            slot: None,
+            note: "limit:requests",
+            attempt: 1,
+            tier,
+            tenant: "",
+            priority: 5,
+            changes: Vec::new(),
+        })
+        .collect();
+    let done = door.home().park(queue, keys::WORKERS, "w1", &parkings).await.unwrap();
+    assert!(done.iter().all(|done| *done), "{done:?}");
 }
