@@ -294,14 +294,26 @@ pub(crate) async fn foreign_keys_hold_up_their_own_line_only(pool: &Pool) {
     assert_eq!(call_up(pool, &["other|j:c0".to_owned()]).await, [CalledUp::Called]);
 }
 
+/// Microseconds that Redis spent in functions since this was asked last.
+async fn function_time(pool: &Pool) -> u64 {
+    let stats = pool.cli(&["INFO", "commandstats"]).await;
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:"));
+    let spent = line.and_then(|line| line.split("usec=").nth(1)?.split(',').next()?.parse().ok());
+    pool.cli(&["CONFIG", "RESETSTAT"]).await;
+    spent.unwrap_or(0)
+}
+
 #[tokio::test]
 async fn a_tenant_with_ten_jobs_does_not_wait_behind_one_with_a_hundred_thousand() {
     const MANY: usize = 100_000;
     let pool = Pool::start().await;
     let before = pool.store.facts().await.unwrap().used_memory_bytes;
+    function_time(&pool).await;
     park_jobs(&pool, "a", MANY, "acme", 5).await;
+    let parking_us = function_time(&pool).await;
     let used = pool.store.facts().await.unwrap().used_memory_bytes - before;
     println!("memory of a parked job: {} bytes", used / MANY as u64);
+    println!("time of Redis to park one: {} ns", parking_us * 1_000 / MANY as u64);
     assert!(used / (MANY as u64) < 1_000, "{used} bytes for {MANY}");
     assert_eq!(next(&pool, 5).await.len(), 5);
     park_jobs(&pool, "b", 10, "bolt", 5).await;
@@ -310,6 +322,11 @@ async fn a_tenant_with_ten_jobs_does_not_wait_behind_one_with_a_hundred_thousand
     assert_eq!(small, 10, "{ids:?}");
     let alternate = ids.windows(2).filter(|pair| pair[0].as_bytes()[0] != pair[1].as_bytes()[0]).count();
     assert!(alternate >= 18, "one and one: {ids:?}");
+    function_time(&pool).await;
+    for _ in 0..50 {
+        assert_eq!(call_up(&pool, &heads(&pool, 200).await).await, [CalledUp::Called; 200]);
+    }
+    println!("time of Redis to call one up: {} ns", function_time(&pool).await * 1_000 / 10_000);
 }
 
 #[tokio::test]
