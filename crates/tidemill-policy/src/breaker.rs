@@ -56,7 +56,9 @@ pub enum CallOutcome {
     Ok,
     /// The service failed.
     Failed,
-    /// It says nothing about the service: not sent, throttled, refused for what it asked.
+    /// The service asked for less. It is no fault of its own.
+    Throttled,
+    /// It says nothing about the service: not sent, or refused for what it asked.
     Neutral,
 }
 
@@ -149,7 +151,7 @@ impl Breaker {
         }
         match self.state {
             BreakerState::HalfOpen if ended.probe => self.record_probe(now_us, ended, dice),
-            BreakerState::Closed if ended.outcome != CallOutcome::Neutral => {
+            BreakerState::Closed if matches!(ended.outcome, CallOutcome::Ok | CallOutcome::Failed) => {
                 self.record_call(now_us, ended, dice);
             }
             BreakerState::Closed
@@ -211,7 +213,7 @@ impl Breaker {
         }
         match ended.outcome {
             // it gives its place to another
-            CallOutcome::Neutral => self.probes.granted -= 1,
+            CallOutcome::Throttled | CallOutcome::Neutral => self.probes.granted -= 1,
             CallOutcome::Ok | CallOutcome::Failed => {
                 let slow = self.is_slow(ended) && self.rules.slow_ratio < 1.0;
                 self.probes.reported += 1;

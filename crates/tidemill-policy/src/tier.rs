@@ -1,6 +1,6 @@
 //! One tier: pause, breaker, retry budget, cap and limits, put together as the admission functions in Redis do.
 
-use crate::breaker::{Breaker, Ended, Passage};
+use crate::breaker::{Breaker, CallOutcome, Ended, Passage};
 use crate::budget::RetryBudget;
 use crate::limit::{Dimension, SECOND, Verdict};
 use crate::service::TierRules;
@@ -123,7 +123,7 @@ impl TierState {
         Self {
             dimensions: rules.limits.iter().cloned().map(Dimension::new).collect(),
             breaker: rules.breaker.clone().map(Breaker::new),
-            budget: rules.retry_budget.as_ref().map(RetryBudget::new),
+            budget: rules.retry_budget.clone().map(RetryBudget::new),
             concurrency: rules.concurrency,
             held: 0,
             pause: Pause::No,
@@ -152,8 +152,17 @@ impl TierState {
 
     /// Counts how a call ended.
     pub fn record(&mut self, now_us: u64, ended: &Ended, dice: u64) {
+        match (&mut self.budget, ended.outcome) {
+            (None, _) | (_, CallOutcome::Neutral) => {}
+            (Some(budget), outcome) => budget.ended(now_us, outcome == CallOutcome::Ok),
+        }
         if let Some(breaker) = &mut self.breaker {
             breaker.record(now_us, ended, dice);
+        }
+        if ended.outcome == CallOutcome::Throttled {
+            for dimension in &mut self.dimensions {
+                dimension.throttled(now_us);
+            }
         }
     }
 
@@ -163,13 +172,6 @@ impl TierState {
             let unit = &dimension.rules().unit;
             let amounts = (taken.of(unit), used.of(unit));
             dimension.reconcile(now_us, granted_us, amounts);
-        }
-    }
-
-    /// The service asked for less.
-    pub fn throttled(&mut self, now_us: u64) {
-        for dimension in &mut self.dimensions {
-            dimension.throttled(now_us);
         }
     }
 
@@ -247,10 +249,10 @@ impl TierState {
 
 /// Takes what a call needs from all of its tiers, or from none. The longest wait is answered.
 pub fn ask_all(tiers: &mut [TierState], now_us: u64, ask: &Ask) -> Answer {
-    for tier in &mut *tiers {
-        let wait = tier.budget.as_mut().map_or(0, |budget| budget.wait_us(now_us));
-        if ask.retry && wait > 0 {
-            return Answer::Wait { us: wait, why: Why::RetryBudget };
+    for budget in tiers.iter_mut().filter_map(|tier| tier.budget.as_mut()).filter(|_| ask.retry) {
+        let us = budget.wait_us(now_us);
+        if us > 0 {
+            return Answer::Wait { us, why: Why::RetryBudget };
         }
     }
     let mut longest: Option<(u64, Why)> = None;

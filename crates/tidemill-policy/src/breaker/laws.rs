@@ -103,6 +103,7 @@ fn ops(failing: u32) -> impl Strategy<Value = Vec<Op>> {
         failing => Just(CallOutcome::Failed),
         10 - failing => Just(CallOutcome::Ok),
         1 => Just(CallOutcome::Neutral),
+        1 => Just(CallOutcome::Throttled),
     ];
     let pass = prop_oneof![20 => 0..300_u64, 2 => 1_000..7_000_u64, 1 => 25_000..70_000_u64];
     let op = prop_oneof![
@@ -150,7 +151,7 @@ proptest! {
                     let ended = service.end(index, outcome);
                     let stale = ended.is_some_and(|call| call.epoch != epoch);
                     prop_assert!(!stale || service.breaker.state() == before, "a call of another epoch moved it");
-                    void += u64::from(!stale && outcome == CallOutcome::Neutral);
+                    void += u64::from(!stale && matches!(outcome, CallOutcome::Neutral | CallOutcome::Throttled));
                 }
             }
         }

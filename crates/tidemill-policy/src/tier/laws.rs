@@ -114,7 +114,7 @@ fn a_total_that_is_not_known_is_that_of_input_and_output() {
 #[test]
 fn what_holds_a_call_is_told_in_its_order() {
     let mut tier = tier(
-        "c=1 d=total_tokens,s,100,1000000,50,0,0,100,100 b=c,10,1,0.5,0,1,5000000,60000000,1,30000000 r=0.1,0,1",
+        "c=1 d=total_tokens,s,100,1000000,50,0,0,100,100 b=c,10,1,0.5,0,1,5000000,60000000,1,30000000 r=0.01,0,1",
     );
     assert!(granted(&tier.ask(START, &tokens(50))));
     assert_eq!(why(tier.ask(START, &tokens(50))), Why::Concurrency);
