@@ -161,7 +161,7 @@ local function grant(request)
   if request.retry then count(main, 'retries') end
   local b = main.state.b
   if request.probe then
-    b.g = b.g + 1
+    b.g, b.h0 = b.g + 1, main.now
     count(main, 'probes')
   end
   return 1, b and b.e or 0, request.probe and 1 or 0, ''

@@ -109,12 +109,13 @@ local function record_outcome(tier, outcome, latency, epoch, probe, dice, change
   if not b or b.e ~= epoch or b.s == 'disabled' or b.s == 'forced_open' then return end
   if outcome ~= 'ok' and outcome ~= 'failed' then
     -- a probe that tells nothing gives its place to another
-    if probe and b.s == 'half_open' then b.g = math.max(0, b.g - 1) end
+    if probe and b.s == 'half_open' and b.g > b.d then b.g = b.g - 1 end
     return
   end
   local failed, slow = outcome == 'failed', rule.slow_us > 0 and latency >= rule.slow_us
   if b.s == 'half_open' then
-    if probe then
+    -- one that was too late was counted then
+    if probe and b.d < b.g then
       b.d = b.d + 1
       if failed or (slow and rule.slow_ratio < 1) then b.x = b.x + 1 end
       conclude_probes(tier, dice, changes, who)
@@ -156,7 +157,8 @@ end
 local function wait_of_budget(tier)
   if not tier.rules.budget then return 0 end
   local rule, r = budget_of(tier)
-  if r.f < rule.ratio or r.t >= 1 then return 0 end
+  -- ten tenths are not quite one
+  if r.f < rule.ratio or r.t >= 0.999999 then return 0 end
   local fades = math.log(r.f / math.max(rule.ratio, 0.001)) / math.log(2) * 5 * SECOND
   local refills = rule.rate > 0 and (1 - r.t) / rule.rate * SECOND or fades
   return math.min(60 * SECOND, math.ceil(math.max(1000, math.min(fades, refills))))

@@ -21,7 +21,7 @@ local function outlook_of_limits(tier, horizon)
       per_second = most / each / rule.window * SECOND
     else
       local step, burst = pace_of(rule, most)
-      local one = math.min(each, burst) * step
+      local one = each * step
       calls = (tier.now + horizon + burst * step - math.max(s.t, tier.now)) / one
       per_second = SECOND / one
       if rule.summed then

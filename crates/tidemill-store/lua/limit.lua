@@ -11,21 +11,24 @@ local function limit_now(rule, s, now)
   return most
 end
 
--- The time of one unit, and the burst.
+-- The time of one unit, the burst, and the same as so many units in a period. What comes one by one has a step of whole
+-- microseconds, so that a burst of it fits exactly; what a strict limit lets go at once is taken from its rate.
 local function pace_of(rule, most)
-  local burst = math.min(rule.burst, most)
-  if rule.kind ~= 's' then return rule.window / most, burst end
-  if rule.whole then return (rule.window + rule.slack) / (most - burst + 1), burst end
-  if burst >= most then burst = most / 2 end
-  return (rule.window + rule.slack) / (most - burst), burst
+  local period, units, burst = rule.window, most, math.min(rule.burst, most)
+  if rule.kind == 's' then
+    burst = math.min(rule.burst, math.max(1, math.floor(most / 2)))
+    period, units = rule.window + rule.slack, most - burst + 1
+  end
+  if rule.whole then period, units = math.ceil(period / units), 1 end
+  return period / units, burst, period, units
 end
 
--- A lower limit counts for what was used before, too.
-local function lower(rule, s, most, now)
-  if s.e and most < s.e and rule.kind == 's' and not rule.summed and s.t > now - rule.window then
-    local step, burst = pace_of(rule, s.e)
-    local _, less = pace_of(rule, most)
-    s.t = math.max(s.t, math.min(now, s.t) + math.ceil(rule.window + rule.slack - step * math.max(0, most - burst - less)))
+-- A lower limit counts for what was used before, too: since any s that is at most (t - s) / step.
+local function lower(rule, s, most)
+  if s.e and most < s.e and rule.kind == 's' and not rule.summed then
+    local was = pace_of(rule, s.e)
+    local step, burst = pace_of(rule, most)
+    s.t = s.t + math.max(0, rule.window + rule.slack + (burst - 1) * step - most * was)
   end
   s.e = most
 end
@@ -35,7 +38,9 @@ local function find(rule, s, now)
   s.a, s.b, s.u = s.a or rule.initial, s.b or now, s.u or 0
   local passed = now - s.b
   if passed < SECOND then return end
-  if s.u >= 0.8 * s.a * math.min(passed, 10 * SECOND) / rule.window then s.a = math.min(rule.max, s.a + math.max(1, 0.02 * s.a)) end
+  if 10 * s.u * rule.window >= 8 * s.a * math.min(passed, 10 * SECOND) then
+    s.a = math.min(rule.max, s.a + math.max(1, math.floor(s.a / 50)))
+  end
   s.b, s.u = now, 0
 end
 
@@ -47,21 +52,22 @@ local function limit_state(tier, i)
   end
   if rule.auto then find(rule, s, tier.now) end
   local most = limit_now(rule, s, tier.now)
-  if most ~= s.e then lower(rule, s, most, tier.now) end
+  if most ~= s.e then lower(rule, s, most) end
   return rule, s, most
 end
 
--- The sum forgets slots that have left the window.
+-- The sum forgets slots that have left the window. A clock that steps back a little changes nothing; one that steps back by more than
+-- the window, or slots of another width, begin anew.
 local function slide(tier, i, rule, s)
   local slot = math.floor(tier.now / rule.slot)
-  if s.c == slot then return end
-  if not s.c or slot < s.c then
-    s.c, s.q, s.s = slot, 0, s.s or 0
+  if s.c and slot <= s.c and slot >= s.c - SLOTS then return end
+  if not s.c then
+    s.c, s.q, s.s = slot, 0, 0
     return
   end
   if s.q and s.q ~= 0 then redis.call('HSET', tier.sums_key, i .. ':' .. whole(s.c), string.format('%.6f', s.q)) end
   local gone, n = {}, 0
-  for k = s.c - SLOTS, math.min(slot - SLOTS - 1, s.c) do
+  for k = s.c - SLOTS, slot < s.c and s.c or math.min(slot - SLOTS - 1, s.c) do
     n = n + 1
     gone[n] = i .. ':' .. string.format('%d', k)
   end
@@ -72,7 +78,7 @@ local function slide(tier, i, rule, s)
     end
     redis.call('HDEL', tier.sums_key, unpack(gone))
   end
-  if slot - s.c > SLOTS or s.s < 0.000001 then s.s = 0 end
+  if slot < s.c or slot - s.c > SLOTS or s.s < 0.000001 then s.s = 0 end
   s.c, s.q = slot, 0
   redis.call('PEXPIRE', tier.sums_key, string.format('%d', math.ceil(rule.window / 500) + 60000))
 end
@@ -104,8 +110,9 @@ local function wait_of_limit(tier, i, amount, behind)
     if used + amount + behind <= most then return 0 end
     return (number + 1) * rule.window - now
   end
-  local step, burst = pace_of(rule, most)
-  local wait = math.max(0, math.ceil(s.t + (math.min(amount, burst) + behind - burst) * step - now))
+  local _, burst, period, units = pace_of(rule, most)
+  -- whole numbers near now: a float of the size of a Unix time in microseconds has no room for parts of one
+  local wait = math.max(0, s.t - now - math.floor((burst - math.min(amount, burst) - behind) * period / units))
   if rule.summed then return math.max(wait, wait_of_sum(tier, i, rule, s, most, amount + behind)) end
   return wait
 end
@@ -121,8 +128,9 @@ local function charge_limit(tier, i, amount)
     s.n = s.n + amount
     return
   end
-  local step, burst = pace_of(rule, most)
-  s.t = math.ceil(math.max(s.t, now) + math.min(amount, burst) * step)
+  local _, _, period, units = pace_of(rule, most)
+  -- more than the burst counts in full: what follows waits the longer
+  s.t = math.max(s.t, now) + math.ceil(amount * period / units)
   if rule.summed then
     slide(tier, i, rule, s)
     s.s, s.q = s.s + amount, s.q + amount
@@ -156,11 +164,14 @@ local function reconcile_limit(tier, i, delta, granted)
     end
     return
   end
-  local step = pace_of(rule, most)
-  if delta < 0 then
-    s.t = math.max(math.ceil(s.t + delta * step), math.min(s.t, tier.now))
+  local _, _, period, units = pace_of(rule, most)
+  if delta > 0 then
+    s.t = math.max(s.t, tier.now) + math.ceil(delta * period / units)
+  elseif rule.kind == 's' and not rule.summed then
+    -- the schedule does not know when they were taken: with what came since, one too many could follow
+    return
   else
-    s.t = math.ceil(math.max(s.t, tier.now) + delta * step)
+    s.t = math.max(s.t - math.floor(-delta * period / units), math.min(s.t, tier.now))
   end
   if rule.summed then s.s = math.max(0, s.s + correct_slot(tier, i, rule, s, delta, granted)) end
 end
@@ -169,14 +180,14 @@ end
 local function advertise_limit(tier, i, limit, window)
   local rule, s = limit_state(tier, i)
   if limit < 1 or (window > 0 and window ~= rule.window) then return end
-  s.v, s.x = limit, tier.now + 60 * SECOND
+  s.v, s.x = math.floor(limit), tier.now + 60 * SECOND
 end
 
 local function throttle_limits(tier)
   for i, rule in ipairs(tier.rules.limits) do
     if rule.auto then
       local _, s = limit_state(tier, i)
-      if tier.now - (s.d or 0) >= SECOND then s.a, s.d = math.max(1, s.a * 0.7), tier.now end
+      if tier.now - (s.d or 0) >= SECOND then s.a, s.d = math.max(1, math.floor(s.a * 7 / 10)), tier.now end
     end
   end
 end
