@@ -67,6 +67,43 @@ async fn a_delayed_job_tells_when_it_is_due() {
 }
 
 #[tokio::test]
+async fn a_parked_job_tells_its_place_in_line() {
+    let (server, cli) = idle().await;
+    let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
+    let store = tidemill_store::Store::new(&settings, "tm", 1).unwrap();
+    for id in ["f", "g"] {
+        cli.run(&["enqueue", "echo", "--id", id]).await.ok();
+    }
+    let block = std::time::Duration::from_secs(2);
+    let mut worker = store.claimer(0, tidemill_store::keys::WORKERS, "w1", block).unwrap();
+    worker.create_groups(std::iter::once("default")).await.unwrap();
+    let held = worker.claim(&[("default", 2)], true).await.unwrap().remove(0).1;
+    let parking = |at: usize, id| tidemill_store::Parking {
+        entry: &held[at].entry,
+        id,
+        slot: None,
+        note: "limit of requests",
+        attempt: 1,
+        tier: "openai",
+        tenant: "",
+        priority: 5,
+        changes: Vec::new(),
+    };
+    let all = [parking(0, "f"), parking(1, "g")];
+    let parked = store.home().park("default", tidemill_store::keys::WORKERS, "w1", &all).await.unwrap();
+    assert_eq!(parked, [true, true]);
+    let status = shape(&cli.run(&["status", "g"]).await.ok());
+    assert!(status.iter().any(|line| line.starts_with("line openai, place # of #, since ")), "{status:?}");
+    let why = cli.run(&["why", "g"]).await.ok();
+    let sentence = "waits in line for service openai (limit of requests), place 2 of 2";
+    assert!(why.contains(sentence) && why.contains("no scheduler calls it up"), "{why}");
+    let queues = cli.run(&["queues", "--json"]).await.ok();
+    assert!(queues.contains("\"parked\":2"), "{queues}");
+    assert_eq!(cli.run(&["cancel", "f"]).await.ok(), "f is cancelled\n");
+    assert_eq!(cli.run(&["status", "g", "--json"]).await.document()["line"]["place"], 1);
+}
+
+#[tokio::test]
 async fn a_running_job_is_asked_to_stop() {
     let (_server, _engines, cli) = pool().await;
     let enqueue = ["enqueue", "sleep", "-i", r#"{"ms":60000}"#, "--id", "e", "--result-ttl-ms", "60000"];

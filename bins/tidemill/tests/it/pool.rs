@@ -14,7 +14,7 @@ async fn queues_tell_their_depth_and_whether_somebody_serves_them() {
         cli.run(&arguments).await.ok();
     }
     let lines = shape(&cli.run(&["queues"]).await.ok());
-    assert_eq!(lines[0], "QUEUE READY RUNNING DEFERRED OLDEST WORKERS NOTE");
+    assert_eq!(lines[0], "QUEUE READY RUNNING DEFERRED PARKED OLDEST WORKERS NOTE");
     assert!(lines[1].starts_with("(runs) # # #"), "{lines:?}");
     assert!(lines[2].starts_with("late # # #") && lines[2].ends_with("nobody serves it"), "{lines:?}");
     let queues = cli.run(&["queues", "--json"]).await.documents();

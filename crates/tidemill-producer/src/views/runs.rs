@@ -23,9 +23,16 @@ const MAX_HOLDERS: usize = 200;
 pub async fn run(store: &Store, workflows: &Workflows, id: &str) -> Result<RunView, Refusal> {
     check(id)?;
     let partition = store.partition_of(id);
-    match partition.run(id).await? {
-        Some(record) => started((store, partition), workflows, record).await,
-        None => requested(partition, id).await,
+    if let Some(record) = partition.run(id).await? {
+        return started((store, partition), workflows, record).await;
+    }
+    match requested(partition, id).await {
+        // it may have been started between the two looks
+        Err(refusal) => match partition.run(id).await? {
+            Some(record) => started((store, partition), workflows, record).await,
+            None => Err(refusal),
+        },
+        requested => requested,
     }
 }
 
