@@ -10,14 +10,14 @@ local CACHE_HALF_LIFE_US = 3600000000
 
 -- Where a value stands in the order of eviction. The last use alone (lru), or all uses, each halved by time (lfu): the sum of
 -- 2^(time of use / half-life), kept as its logarithm, so that no value's rank has to change while nobody uses it (LRFU, Lee et
--- al., IEEE Trans. Computers 50(12), 2001). Both are in half-lives since 1970, so a service may change from one to the other.
+-- al., IEEE Trans. Computers 50(12), 2001). Both are times in whole microseconds: a service may change from one to the other,
+-- and in a small sorted set Redis compares whole numbers many times quicker than others.
 local function cache_rank(now_us, was, by)
-  local at = now_us / CACHE_HALF_LIFE_US
   if by == 'lfu' and was then
-    local high, low = math.max(was, at), math.min(was, at)
-    at = high + math.log(1 + 2 ^ (low - high)) / math.log(2)
+    local apart = math.abs(now_us - was) / CACHE_HALF_LIFE_US
+    now_us = math.max(was, now_us) + CACHE_HALF_LIFE_US * math.log(1 + 2 ^ -apart) / math.log(2)
   end
-  return string.format('%.17g', at)
+  return string.format('%.0f', now_us)
 end
 
 local function cache_now_us()

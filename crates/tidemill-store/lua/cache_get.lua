@@ -44,7 +44,8 @@ local function cache_get(keys, args)
       local fresh, kept = cache_times(stored)
       if fresh and fresh > now then
         code, ms, value = 1, fresh - now, string.sub(stored, 33)
-        redis.call('ZADD', order, 'XX', cache_rank(now_us, tonumber(redis.call('ZSCORE', order, digest)), by), digest)
+        local was = by == 'lfu' and tonumber(redis.call('ZSCORE', order, digest))
+        redis.call('ZADD', order, 'XX', cache_rank(now_us, was, by), digest)
       elseif mode ~= 'kept' then
         code, ms, value = cache_take_lease(lease, digest)
       elseif kept and kept > now then

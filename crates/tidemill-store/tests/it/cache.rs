@@ -200,8 +200,7 @@ async fn the_least_frequently_used_leaves_first_and_what_once_was_popular_too_in
     }
     // the first of the popular ones as it would stand had it not been used for three hours
     let order = cache.keys().order();
-    let age =
-        "local r = redis.call('ZREVRANGE', KEYS[1], 0, 0); return redis.call('ZINCRBY', KEYS[1], -3, r[1])";
+    let age = "local r = redis.call('ZREVRANGE', KEYS[1], 0, 0); return redis.call('ZINCRBY', KEYS[1], -3 * 3600000000, r[1])";
     pool.cli(&["EVAL", age, "1", &order]).await;
     put(&cache, &bounds, 30, "1").await;
     let left = join_all((0..5).map(|used| kept(&cache, used))).await;

@@ -1,5 +1,4 @@
 //! Workers that share a cache, on a real Redis.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
 use std::convert::Infallible;
 use std::pin::pin;
