@@ -12,6 +12,7 @@ mod queues;
 mod request;
 mod result;
 mod run;
+mod service;
 mod status;
 mod tools;
 mod why;
@@ -36,6 +37,8 @@ Examples:
   tidemill workflow publish order.yaml && tidemill run order --input @order.json
   tidemill status <id> --watch                       a run's steps as a tree, live
   tidemill why <id>                                  what is it waiting for?
+  tidemill service set openai limits.requests=600/1m concurrency=50
+  tidemill service top                               rates, use, waits and breakers of all services, live
   tidemill dead list --json | jq .code               lists are one JSON document a line
 
 Settings come from the file (--config), then TIDEMILL_… variables, then flags; `tidemill config print` shows them.
@@ -89,6 +92,8 @@ enum Command {
     Tools(tools::Arguments),
     #[command(subcommand)]
     Workflow(workflow::Command),
+    #[command(subcommand)]
+    Service(service::Command),
     #[command(subcommand)]
     Cron(cron::Command),
     #[command(subcommand)]
@@ -176,6 +181,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Queues(arguments) => Box::pin(queues::run(context, arguments)).await,
         Command::Workers(arguments) => Box::pin(workers::run(context, arguments)).await,
         Command::Tools(arguments) => Box::pin(tools::run(context, arguments)).await,
+        Command::Service(command) => Box::pin(service::run(context, command)).await,
         Command::Cron(command) => Box::pin(cron::run(context, command)).await,
         Command::Dead(command) => Box::pin(dead::run(context, command)).await,
         Command::Dev(_)

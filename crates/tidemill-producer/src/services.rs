@@ -1,6 +1,6 @@
 //! Services for people and programs that operate them: what each has used and what it lets go, and changes of them.
 //!
-//! The command line and the HTTP API both stand on this: they read ([`list`], [`show`], [`tiers`]) and change ([`set`],
+//! The command line and the HTTP API both stand on this: they read ([`list`], [`show`], [`overview`]) and change ([`set`],
 //! [`remove`], [`control`]) services through the same functions and show the same documents.
 
 mod change;
@@ -11,7 +11,7 @@ mod view;
 
 pub use change::{Changed, Moved, control, definition, history, remove, set};
 pub(crate) use expect::{Prospect, prospect};
-pub use read::{list, show, tiers};
+pub use read::{list, overview, show, tiers};
 pub use view::{
     BreakerView, BudgetView, ConcurrencyView, LearnedView, LimitView, LineView, ServiceView, TierView,
 };

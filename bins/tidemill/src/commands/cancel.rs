@@ -128,9 +128,7 @@ async fn cancel_job(partition: &Partition, id: &str, reason: &str, status: JobSt
         JobStatus::Queued { queue, entry } => take_away(partition, &queue, &entry, (id, reason)).await,
         JobStatus::Running { queue, .. }
         | JobStatus::Deferred { queue, .. }
-        | JobStatus::InLine { queue, .. } => {
-            Ok(partition.cancel_job(&queue, id, reason).await?)
-        }
+        | JobStatus::InLine { queue, .. } => Ok(partition.cancel_job(&queue, id, reason).await?),
         JobStatus::Ended(text) => {
             let state = crate::waiting::read(id, &text).map(|result| result.state);
             Err(ended(id, &state.unwrap_or_default()))

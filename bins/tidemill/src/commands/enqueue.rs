@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// Attempts in all
     #[arg(long, value_name = "N")]
     max_attempts: Option<u64>,
+    /// Take it in however long its service lets it wait (backpressure `reject` and `adaptive`)
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -28,5 +31,5 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     let mut request = Request::new(Kind::Job, arguments.tool);
     request.max_attempts = arguments.max_attempts.map(Into::into);
-    arguments.request.submit(context, request).await
+    arguments.request.submit(context, request, arguments.force).await
 }

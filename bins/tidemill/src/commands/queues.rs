@@ -58,16 +58,8 @@ pub(crate) async fn run(context: &Context, Arguments {}: Arguments) -> Outcome {
         let queue = if queue == keys::RUNS { "(runs)".to_owned() } else { queue };
         Queue { queue, ready, running, deferred, parked, oldest_ms, workers }
     });
-    let mut table = Table::new(&[
-        "QUEUE",
-        ">READY",
-        ">RUNNING",
-        ">DEFERRED",
-        ">PARKED",
-        ">OLDEST",
-        ">WORKERS",
-        "NOTE",
-    ]);
+    let mut table =
+        Table::new(&["QUEUE", ">READY", ">RUNNING", ">DEFERRED", ">PARKED", ">OLDEST", ">WORKERS", "NOTE"]);
     for queue in queues {
         if context.output.is_json() {
             context.output.document(&queue);

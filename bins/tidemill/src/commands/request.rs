@@ -62,8 +62,8 @@ pub(crate) struct RequestArgs {
 }
 
 impl RequestArgs {
-    /// Hands the request in and shows what became of it.
-    pub(crate) async fn submit(self, context: &Context, mut request: Request<'_>) -> Outcome {
+    /// Hands the request in and shows what became of it; `force`: whatever its service's backpressure says.
+    pub(crate) async fn submit(self, context: &Context, mut request: Request<'_>, force: bool) -> Outcome {
         request.input = self.input.as_deref().map(read_json).transpose()?.map(Into::into);
         let number = |value: Option<u64>| value.map(Into::into);
         let keep =
@@ -79,7 +79,8 @@ impl RequestArgs {
         request.deadline_ms = number(self.deadline_ms);
         request.result_ttl_ms = number(keep);
         request.reply_to = self.reply_to.map(Into::into);
-        let accepted = context.intake().submit(&request, None).await?;
+        let intake = if force { context.intake().past_backpressure() } else { context.intake() };
+        let accepted = intake.submit(&request, None).await?;
         if !self.wait {
             show(context, &accepted);
             return Ok(());

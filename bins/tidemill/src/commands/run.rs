@@ -20,5 +20,5 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
-    arguments.request.submit(context, Request::new(Kind::Run, arguments.workflow)).await
+    arguments.request.submit(context, Request::new(Kind::Run, arguments.workflow), false).await
 }

@@ -15,5 +15,6 @@ mod jobs;
 mod manual;
 mod pool;
 mod runs;
+mod service;
 mod tls;
 mod workflows;

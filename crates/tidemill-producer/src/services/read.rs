@@ -49,6 +49,19 @@ pub async fn show(store: &Store, name: &str, also: &[String]) -> Result<Option<S
     Ok(Some(view))
 }
 
+/// The own tiers of all services and scopes, and every tier with a line, by name.
+///
+/// # Errors
+/// Redis is not available.
+pub async fn overview(store: &Store) -> Result<Vec<TierView>, Refusal> {
+    let services = store.services();
+    let ((_, texts), rules, lined) =
+        tokio::try_join!(services.definitions(), services.rules(), lines(store))?;
+    let own = texts.keys().filter(|name| !name.ends_with('*')).map(|name| own_tier(name));
+    let names: BTreeSet<String> = own.chain(lined.into_keys()).take(MOST_TIERS).collect();
+    Ok(tiers_by(store, &rules, &Vec::from_iter(names)).await?)
+}
+
 /// Tiers by their names; what has no rules is shown without any.
 ///
 /// # Errors

@@ -137,3 +137,39 @@ async fn a_line_that_stands_for_too_long_lets_a_quarter_in() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn jobs_that_come_at_once_share_a_look() {
+    let door = Door::open().await;
+    put(&door, "vendor", &guarded("reject", 60_000, 60_000)).await;
+    let calls = async || {
+        let stats = door.cli(&["INFO", "commandstats"]).await;
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:calls="));
+        line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse::<u32>().unwrap())
+    };
+    let before = calls().await;
+    let request = Request::new(Kind::Job, "echo");
+    let submitted = (0..200).map(|_| door.intake.submit(&request, None));
+    let outcomes = futures_util::future::join_all(submitted).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    let looks = calls().await - before - 200;
+    assert!((1..10).contains(&looks), "{looks} looks for 200 jobs");
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_told_by_the_queue_and_not_waited_for_twice() {
+    let server = tidemill_testkit::RedisServer::start().await.unwrap();
+    let proxy = tidemill_testkit::FaultProxy::start(server.port()).await.unwrap();
+    let url = server.url_through(proxy.port());
+    let door = Door::at(server, &url, tidemill_producer::Settings::default(), 1).await;
+    put(&door, "vendor", &guarded("reject", 5_000, 600)).await;
+    assert_eq!(enqueue(&door, r#"{"tool":"echo"}"#).await.status, 202);
+    proxy.set(tidemill_testkit::Traffic::Refuse);
+    enqueue(&door, r#"{"tool":"echo"}"#).await.problem(503, "redis_unavailable");
+    proxy.set(tidemill_testkit::Traffic::Pass);
+    tidemill_testkit::wait_until(SOON, "jobs come in again", async || {
+        enqueue(&door, r#"{"tool":"echo"}"#).await.status == 202
+    })
+    .await
+    .unwrap();
+}
