@@ -23,8 +23,14 @@ local function pace_of(rule, most)
   return period / units, burst, period, units
 end
 
--- A lower limit counts for what was used before, too: since any s that is at most (t - s) / step.
-local function lower(rule, s, most)
+-- Under a higher limit what is owed stays owed, in units. A lower one counts for what was used before, too: since any s that is at
+-- most (t - s) / step.
+local function relimit(rule, s, most, now)
+  if s.e and most > s.e and rule.kind ~= 'f' and s.t > now then
+    local _, _, period, units = pace_of(rule, s.e)
+    local _, _, new_period, new_units = pace_of(rule, most)
+    s.t = math.min(s.t, now + math.ceil((s.t - now) * new_period * units / (period * new_units)))
+  end
   if s.e and most < s.e and rule.kind == 's' and not rule.summed then
     local was = pace_of(rule, s.e)
     local step, burst = pace_of(rule, most)
@@ -52,7 +58,7 @@ local function limit_state(tier, i)
   end
   if rule.auto then find(rule, s, tier.now) end
   local most = limit_now(rule, s, tier.now)
-  if most ~= s.e then lower(rule, s, most) end
+  if most ~= s.e then relimit(rule, s, most, tier.now) end
   return rule, s, most
 end
 
@@ -62,6 +68,10 @@ local function slide(tier, i, rule, s)
   local slot = math.floor(tier.now / rule.slot)
   if s.c and slot <= s.c and slot >= s.c - SLOTS then return end
   if not s.c then
+    -- slots that were left by other rules are not ours
+    local left = {}
+    for k = 0, SLOTS do left[k + 1] = i .. ':' .. string.format('%d', slot - k) end
+    redis.call('HDEL', tier.sums_key, unpack(left))
     s.c, s.q, s.s = slot, 0, 0
     return
   end
@@ -173,7 +183,11 @@ local function reconcile_limit(tier, i, delta, granted)
   else
     s.t = math.max(s.t - math.floor(-delta * period / units), math.min(s.t, tier.now))
   end
-  if rule.summed then s.s = math.max(0, s.s + correct_slot(tier, i, rule, s, delta, granted)) end
+  if rule.summed then
+    -- first, since it lets the sum slide
+    local change = correct_slot(tier, i, rule, s, delta, granted)
+    s.s = math.max(0, s.s + change)
+  end
 end
 
 -- What the service says of its own limit. Its window may be unknown (0).
