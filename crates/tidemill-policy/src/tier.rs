@@ -170,8 +170,10 @@ impl TierState {
     pub fn reconcile(&mut self, now_us: u64, granted_us: u64, (taken, used): (&Amounts, &Amounts)) {
         for dimension in &mut self.dimensions {
             let unit = &dimension.rules().unit;
-            let amounts = (taken.of(unit), used.of(unit));
-            dimension.reconcile(now_us, granted_us, amounts);
+            let (taken, used) = (taken.of(unit), used.of(unit));
+            if taken != used {
+                dimension.reconcile(now_us, granted_us, (taken, used));
+            }
         }
     }
 
