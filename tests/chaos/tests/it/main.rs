@@ -16,5 +16,6 @@ mod entries;
 mod ledger;
 mod outages;
 mod pool;
+mod services;
 mod sizes;
 mod topology;
