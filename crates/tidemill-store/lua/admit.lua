@@ -1,7 +1,7 @@
 -- Admission: a worker's one call under way. It says which places the worker holds in its tiers, reports ended calls, and asks for
 -- grants; each call passes all of its tiers or takes from none.
--- Replies: generation of the rules, now (microseconds), seq accepted (0: a newer call of this worker was here before), whether places
--- are short (1: report ends at once), then per
+-- Replies: generation of the rules, now (microseconds), seq accepted (0: a newer call of this worker was here before), whether it is
+-- tight (1: others wait for places or for what is given back, so that ends are to be reported at once), then per
 -- request (code, value, tier, why): 1 granted (value: breaker epoch; tier: 1 as a probe) | 0 ask again after value us | 2 park in the
 -- line of tier | 3 put aside for value us | -1 never.
 -- Keys after the fixed ones: (state, held, sums) per tier.
@@ -116,7 +116,7 @@ local function ask_tier(call, tier, request)
   local wait, probe = wait_of_breaker(tier, call.dice, call.changes, call.who)
   if wait > 0 then return wait, 'breaker' end
   if (state.hx or 0) > now and state.ho ~= request.id then return state.hx - now, state.hw end
-  if tier.rules.cap and (state.h or 0) >= tier.rules.cap then return state.la or 100000, 'concurrency' end
+  if tier.rules.cap and (state.h or 0) >= tier.rules.cap then return math.max(1, state.la or 100000), 'concurrency' end
   if request.hedge and (probe or is_nearly_used(tier)) then return nil, 'busy' end
   local longest, why = wait_of_limits(tier, request.amounts)
   return longest, why, probe
@@ -241,7 +241,7 @@ local function admit(keys, args)
   end
   for _, tier in ipairs(tiers) do
     local cap = tier.rules.cap
-    if cap and ((tier.state.h or 0) >= cap * 0.8 or (tier.state.li or 0) > now) then replies[4] = 1 end
+    if (tier.state.li or 0) > now or (cap and (tier.state.h or 0) >= cap * 0.8) then replies[4] = 1 end
     write_held(tier, who, seq)
     close_tier(tier)
   end

@@ -28,6 +28,8 @@ local function outlook_of_limits(tier, horizon)
         slide(tier, i, rule, s)
         calls = math.min(calls, (most - s.s + most * horizon / rule.window) / each)
       end
+      -- one that takes more than the burst, or was guessed to, goes when nothing is owed
+      if calls < 1 and s.t <= tier.now + horizon and (not rule.summed or s.s < most / 2) then calls = 1 end
     end
     if calls < most_calls then most_calls, why = calls, 'limit:' .. rule.unit end
     rate = math.min(rate, per_second)

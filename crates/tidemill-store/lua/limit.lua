@@ -27,9 +27,11 @@ end
 -- most (t - s) / step.
 local function relimit(rule, s, most, now)
   if s.e and most > s.e and rule.kind ~= 'f' and s.t > now then
-    local _, _, period, units = pace_of(rule, s.e)
+    local _, burst, period, units = pace_of(rule, s.e)
     local _, _, new_period, new_units = pace_of(rule, most)
-    s.t = math.min(s.t, now + math.ceil((s.t - now) * new_period * units / (period * new_units)))
+    -- more than a burst is a strict limit's wait for what was used before it fell: that has to pass as it is
+    local is_owed = rule.kind ~= 's' or rule.summed or s.t - now <= math.ceil(burst * period / units)
+    if is_owed then s.t = math.min(s.t, now + math.ceil((s.t - now) * new_period * units / (period * new_units))) end
   end
   if s.e and most < s.e and rule.kind == 's' and not rule.summed then
     local was = pace_of(rule, s.e)

@@ -78,15 +78,19 @@ impl Dimension {
         };
         let told = self.advertised.filter(|(_, until)| *until > now_us).map(|(limit, _)| limit);
         let most = told.map_or(configured, |told| told.min(configured));
-        if let Some(was) = self.in_force.replace(most).filter(|was| most < *was)
-            && self.rules.contract == Contract::Strict
-            && let Law::Schedule(gcra) = &mut self.law
-        {
-            gcra.lower(
-                (&pace_of(&self.rules, was), &pace_of(&self.rules, most)),
-                period_us(&self.rules),
-                most,
-            );
+        let Some(was) = self.in_force.replace(most).filter(|was| most != *was) else { return most };
+        let paces = (&pace_of(&self.rules, was), &pace_of(&self.rules, most));
+        match &mut self.law {
+            // more than a burst is a strict limit's wait for what was used before it fell: that has to pass as it is
+            Law::Schedule(gcra)
+                if most > was
+                    && self.rules.contract == Contract::Strict
+                    && gcra.tat_us().saturating_sub(now_us) > paces.0.cost_us(paces.0.burst()) => {}
+            Law::Schedule(gcra) | Law::Summed(gcra, _) if most > was => gcra.raise(paces, now_us),
+            Law::Schedule(gcra) if self.rules.contract == Contract::Strict => {
+                gcra.lower(paces, period_us(&self.rules), most);
+            }
+            Law::Schedule(_) | Law::Summed(..) | Law::Fixed(_) => {}
         }
         most
     }

@@ -94,6 +94,19 @@ impl Gcra {
         self.take(pace, now_us, amount);
     }
 
+    /// Under a higher limit what is owed stays owed, in units: it takes less time.
+    pub fn raise(&mut self, (was, pace): (&Pace, &Pace), now_us: u64) {
+        let owed = self.tat_us.saturating_sub(now_us);
+        if owed > 0 {
+            let less = scale_up(
+                owed,
+                pace.period_us.saturating_mul(was.units),
+                was.period_us.saturating_mul(pace.units),
+            );
+            self.tat_us = self.tat_us.min(now_us.saturating_add(less));
+        }
+    }
+
     /// Puts the schedule off so far that the window holds no more than `limit`, counting what was taken at the pace of `was`.
     ///
     /// What was taken since `s` is at most `(tat − s)/T` of the old step `T`, and the window of a call at `u` begins after
