@@ -106,7 +106,8 @@ pub struct Definition {
     /// is `limited` (it would wait longer than `patience_ms`).
     pub fallback_on: Vec<FallbackOn>,
     /// What happens to calls that would have to wait long: they `queue` (default); `reject` refuses what would wait longer than
-    /// `max_wait_ms`, with the time after which to come again; `adaptive` refuses a share that grows with the wait.
+    /// `max_wait_ms`, with the time after which to come again; `adaptive` does so too, and lets only a quarter of
+    /// `max_wait_ms` in while the job that has waited the longest in a line waits longer than that.
     pub backpressure: Backpressure,
     /// The longest expected wait that `reject` and `adaptive` let in, in milliseconds (default 30,000).
     pub max_wait_ms: u64,

@@ -201,7 +201,8 @@ pub enum Backpressure {
     Queue,
     /// What would wait longer than `max_wait_ms` is refused, with the time after which to come again.
     Reject,
-    /// The longer the line, the larger the share that is refused; from `max_wait_ms` on, all.
+    /// As `reject`; but while the job that has waited the longest in a line waits longer than `max_wait_ms`, a quarter of it is let
+    /// in, and then evenly more, within 12 s all of it.
     Adaptive,
 }
 
