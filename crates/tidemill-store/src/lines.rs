@@ -191,15 +191,22 @@ impl Partition {
         Ok(ahead.map(|ahead| Place { tier: tier.to_owned(), ahead, length, since_ms }))
     }
 
-    /// Runs that ended otherwise than well at or after this time, as far as their memory goes back.
+    /// Runs that ended otherwise than well at or after this time with their times, of so many that were cancelled or ended; and where
+    /// to read on if there may be more. They are remembered for a day.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
-    pub async fn runs_cut_short(&self, since_ms: u64, limit: usize) -> Result<Vec<(String, u64)>, Error> {
+    pub async fn runs_cut_short(
+        &self,
+        since_ms: u64,
+        limit: usize,
+    ) -> Result<(Vec<(String, u64)>, Option<u64>), Error> {
         let mut ask = Cmd::new();
         ask.arg("ZRANGEBYSCORE").arg(self.keys().cancelled()).arg(since_ms).arg("+inf").arg("WITHSCORES");
         ask.arg("LIMIT").arg(0).arg(limit);
         let rows: Vec<(String, u64)> = self.link().query("asking which runs were cut short", &ask).await?;
-        Ok(rows.into_iter().filter_map(|(id, at)| Some((id.strip_prefix("run ")?.to_owned(), at))).collect())
+        let next = rows.last().filter(|_| rows.len() >= limit).map(|(_, at)| *at);
+        let runs = rows.into_iter().filter_map(|(id, at)| Some((id.strip_prefix("run ")?.to_owned(), at)));
+        Ok((runs.collect(), next))
     }
 }

@@ -18,8 +18,8 @@ const MOST_RUNS: usize = 10_000;
 const STRETCH: usize = 1_000;
 /// Reads in one sweep.
 const MOST_READS: usize = 20;
-/// How far the first look goes back, in milliseconds.
-const FIRST_LOOK_MS: u64 = 600_000;
+/// How far a look goes back, in milliseconds.
+const FARTHEST_BACK_MS: u64 = 600_000;
 /// Looks overlap by this much, in milliseconds.
 const OVERLAP_MS: u64 = 2_000;
 
@@ -91,11 +91,11 @@ impl Leavers {
     /// Hears of runs that were cut short since.
     async fn learn(&mut self) -> Result<(), Error> {
         let now_ms = self.partition.now_ms().await?;
-        let since_ms = self.since_ms.unwrap_or_else(|| now_ms.saturating_sub(FIRST_LOOK_MS));
-        let found = self.partition.runs_cut_short(since_ms, MOST_RUNS).await?;
-        let full = found.len() >= MOST_RUNS;
-        let last = found.last().map_or(since_ms, |(_, at)| *at);
-        let next = if full { last } else { now_ms.saturating_sub(OVERLAP_MS).max(since_ms) };
+        let since_ms = self.since_ms.unwrap_or(0).max(now_ms.saturating_sub(FARTHEST_BACK_MS));
+        let (found, more) = self.partition.runs_cut_short(since_ms, MOST_RUNS).await?;
+        // should more than a page of them share one millisecond, the rest wait for their turn
+        let more = more.map(|at| if at == since_ms { at + 1 } else { at });
+        let next = more.unwrap_or_else(|| now_ms.saturating_sub(OVERLAP_MS).max(since_ms));
         for (run, at) in found {
             if self.seen.insert((at, run.clone())) {
                 self.runs.insert(run, 0);

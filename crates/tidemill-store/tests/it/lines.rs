@@ -251,7 +251,8 @@ pub(crate) async fn a_step_of_an_ended_run_is_called_up_only_to_end(pool: &Pool)
     assert_eq!(pool.home().end_run(&end).await.unwrap(), Some(true));
     pool.cli(&["DEL", &pool.keys().run("r2")]).await;
     pool.interruption().await;
-    let cut = pool.home().runs_cut_short(now, 10).await.unwrap();
+    let (cut, next) = pool.home().runs_cut_short(now, 10).await.unwrap();
+    assert_eq!(next, None);
     assert_eq!(cut.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["r1"]);
     let (next, all) = pool.home().walk_line(TIER, 0, 100).await.unwrap();
     assert_eq!((next, all.len()), (0, 2));
