@@ -35,7 +35,7 @@ pub(crate) async fn line_views(store: &Store, places: Vec<Place>) -> Result<Vec<
     let outlooks = store.services().forecast(Duration::ZERO, false, &asked).await.unwrap_or_default();
     let outlooks: BTreeMap<&str, &Outlook> = tiers.iter().map(String::as_str).zip(&outlooks).collect();
     let view = |place: Place| {
-        let total = totals.get(&*place.tier).copied().unwrap_or(0).max(place.length);
+        let total = totals.get(&*place.tier).copied().unwrap_or(0);
         let outlook = outlooks.get(&*place.tier).copied();
         view_of(place, total, outlook)
     };
@@ -43,6 +43,8 @@ pub(crate) async fn line_views(store: &Store, places: Vec<Place>) -> Result<Vec<
 }
 
 fn view_of(place: Place, total: u64, outlook: Option<&Outlook>) -> LineView {
+    // its own partition's line may have been read a moment earlier
+    let total = total.max(place.length);
     // a line of many is where the others of its kind are
     let ahead = u128::from(place.ahead) * u128::from(total) / u128::from(place.length.max(1));
     let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
