@@ -74,7 +74,8 @@ impl Output {
     /// Draws a picture in the place of the one before, which had so many lines; gives its own. Long lines are cut by the terminal, and
     /// what is higher than the screen at its end, for the place of what has scrolled away cannot be found again.
     pub(crate) fn redraw(self, picture: &str, before: usize) -> usize {
-        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row));
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_row > 0);
+        let rows = size.map_or(24, |size| usize::from(size.ws_row));
         let most = rows.saturating_sub(1).max(2);
         let total = picture.lines().count();
         let (back, mut lines) = (if before == 0 { String::new() } else { format!("\u{1b}[{before}A") }, 0);

@@ -39,16 +39,16 @@ struct Round {
     services: Vec<Row>,
 }
 
-/// A tier, and what happened since the round before.
+/// A tier, and what happened since the round before; `null` where that did not show it.
 #[derive(Debug, Serialize)]
 struct Row {
     #[serde(flatten)]
     tier: TierView,
-    granted_per_s: f64,
-    waits_per_s: f64,
-    ok_per_s: f64,
-    failed_per_s: f64,
-    throttled_per_s: f64,
+    granted_per_s: Option<f64>,
+    waits_per_s: Option<f64>,
+    ok_per_s: Option<f64>,
+    failed_per_s: Option<f64>,
+    throttled_per_s: Option<f64>,
     /// The share of its tightest limit that is used.
     use_percent: Option<f64>,
 }
@@ -87,8 +87,8 @@ fn row(tier: TierView, before: &Counted, passed: f64) -> Row {
     let rate = |word: &str| {
         let count = |counters: &BTreeMap<String, u64>| counters.get(word).copied().unwrap_or(0);
         // after a reset counting begins anew
-        let more = count(&tier.counters).saturating_sub(known.map_or(0, count));
-        f64::from(u32::try_from(more).unwrap_or(u32::MAX)) / passed
+        let more = count(&tier.counters).saturating_sub(count(known?));
+        Some(f64::from(u32::try_from(more).unwrap_or(u32::MAX)) / passed)
     };
     let granted_per_s = rate("granted");
     Row {
@@ -103,17 +103,21 @@ fn row(tier: TierView, before: &Counted, passed: f64) -> Row {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "windows are below 2^53 ms")]
-fn use_percent(tier: &TierView, granted_per_s: f64) -> Option<f64> {
-    let of_limits = tier.limits.iter().map(|limit| {
+fn use_percent(tier: &TierView, granted_per_s: Option<f64>) -> Option<f64> {
+    let of_limits = tier.limits.iter().filter_map(|limit| {
         // a burst says nothing about the rate; grants do
         if limit.measure == "burst" && limit.unit == "requests" {
-            granted_per_s * limit.window_ms as f64 / 1_000.0 / limit.limit
+            Some(granted_per_s? * limit.window_ms as f64 / 1_000.0 / limit.limit)
         } else {
-            limit.used / limit.of
+            Some(limit.used / limit.of)
         }
     });
     let of_cap = tier.concurrency.as_ref().map(|calls| calls.used as f64 / calls.cap as f64);
     of_limits.chain(of_cap).filter(|share| share.is_finite()).reduce(f64::max).map(|share| share * 100.0)
+}
+
+fn rate(per_s: Option<f64>) -> Cell {
+    per_s.map_or_else(Cell::default, |per_s| Cell::new(amount(per_s)))
 }
 
 /// Shows a round in the place of the one before, which had so many lines; gives its own.
@@ -156,11 +160,11 @@ fn table(round: &Round) -> Table {
         table.row(vec![
             Cell::new(&tier.tier).style(Style::Bold),
             state(tier),
-            Cell::new(amount(row.granted_per_s)),
-            Cell::new(amount(row.waits_per_s)),
-            Cell::new(amount(row.ok_per_s)),
-            Cell::new(amount(row.failed_per_s)),
-            Cell::new(amount(row.throttled_per_s)),
+            rate(row.granted_per_s),
+            rate(row.waits_per_s),
+            rate(row.ok_per_s),
+            rate(row.failed_per_s),
+            rate(row.throttled_per_s),
             row.use_percent.map_or_else(Cell::default, |share| percent(share, 100.0)),
             Cell::new(calls(tier)),
             tier.line.length.into(),
@@ -169,4 +173,61 @@ fn table(round: &Round) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Counted, row};
+    use tidemill_producer::services::{LimitView, LineView, TierView};
+
+    fn tier(granted: u64) -> TierView {
+        let limit = LimitView {
+            unit: "requests".to_owned(),
+            contract: "strict".to_owned(),
+            limit: 600.0,
+            configured: 600,
+            auto: false,
+            told: false,
+            window_ms: 60_000,
+            measure: "burst",
+            used: 2.0,
+            of: 2.0,
+        };
+        TierView {
+            tier: "openai".to_owned(),
+            state: "running".to_owned(),
+            state_why: None,
+            state_until_ms: None,
+            limits: vec![limit],
+            concurrency: None,
+            breaker: None,
+            retry_budget: None,
+            counters: BTreeMap::from([("granted".to_owned(), granted)]),
+            latency_ms: None,
+            per_second: None,
+            line: LineView::default(),
+            expected_wait_ms: Some(0),
+            bound_by: None,
+        }
+    }
+
+    fn after(granted: u64) -> Counted {
+        BTreeMap::from([("openai".to_owned(), tier(granted).counters)])
+    }
+
+    #[test]
+    fn rates_are_what_was_added_in_a_round() {
+        let row = row(tier(110), &after(100), 2.0);
+        assert_eq!((row.granted_per_s, row.ok_per_s), (Some(5.0), Some(0.0)));
+        assert_eq!(row.use_percent, Some(50.0), "5 of 10 a second");
+    }
+
+    #[test]
+    fn what_was_not_there_before_has_no_rate_and_after_a_reset_it_begins_anew() {
+        let new = row(tier(110), &Counted::new(), 1.0);
+        assert_eq!((new.granted_per_s, new.use_percent), (None, None));
+        assert_eq!(row(tier(3), &after(100), 1.0).granted_per_s, Some(0.0));
+    }
 }
