@@ -7,7 +7,7 @@ use tidemill_producer::{RateLimit, Settings};
 use tidemill_store::{CallOutcome, CallReport, CallRequest, Exchange, TierUse};
 
 use crate::door::{Answer, Door};
-use crate::worker::{claim, park};
+use crate::worker::{claim, park, park_in};
 
 pub(crate) async fn put(door: &Door, name: &str, definition: &Value) -> Answer {
     door.send("PUT", &format!("/v1/services/{name}?why=test"), &[], definition.to_string()).await
@@ -255,4 +255,41 @@ async fn behind_a_trusted_proxy_each_of_its_clients_counts_by_itself() {
     assert_eq!(ask("6.6.6.6, 9.9.9.9").await, 429);
     let changes = door.store.services().history(None, 10).await.unwrap();
     assert_eq!(changes[0].by, "http:9.9.9.9");
+}
+
+#[tokio::test]
+async fn lines_of_all_partitions_are_one_line() {
+    let door = Door::with(Settings::default(), 3).await;
+    put(
+        &door,
+        "vendor",
+        &json!({ "tools": ["echo"], "backpressure": "reject", "max_wait_ms": 20_000,
+        "limits": [{ "unit": "requests", "limit": 60, "window_ms": 60_000, "contract": "average" }] }),
+    )
+    .await;
+    for n in 0..30 {
+        let queued =
+            door.post("/v1/jobs", &format!(r#"{{"tool":"echo","id":"job-{n}","queue":"old"}}"#)).await;
+        // what comes in at once is bounded by the same wait
+        assert!([202, 429].contains(&queued.status), "{}", queued.body);
+    }
+    let (mut parked, workers) = (0, tidemill_store::keys::WORKERS);
+    for partition in door.store.partitions() {
+        let mut claimer =
+            door.store.claimer(partition.index(), workers, "w1", Duration::from_millis(50)).unwrap();
+        claimer.create_groups(std::iter::once("old")).await.unwrap();
+        let claimed = claimer.claim(&[("old", 100)], true).await.unwrap();
+        let entries: Vec<_> = claimed.into_iter().flat_map(|(_, entries)| entries).collect();
+        assert!(!entries.is_empty(), "each partition has some");
+        parked += entries.len();
+        park_in(partition, "old", "vendor", &entries).await;
+    }
+    let tier = door.get("/v1/services/vendor").await.json()["tiers"][0].clone();
+    assert_eq!(tier["line"]["length"], parked, "{tier}");
+    assert!(tier["line"]["oldest_ms"].is_u64(), "{tier}");
+    let refused = tidemill_testkit::wait_for(Duration::from_secs(10), "a refusal", async || {
+        let answer = door.post("/v1/jobs", r#"{"tool":"echo"}"#).await;
+        if answer.status == 429 { Ok(answer) } else { Err(answer.body) }
+    });
+    assert!(refused.await.unwrap().problem(429, "service_busy").contains("its limit of requests"));
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidemill_protocol::{EntryId, Payload, StepState, result_head};
 use tidemill_store::{
-    ClaimedEntry, Completion, Dependent, Member, Mode, NewRun, Parking, RootStep, Settled, Started,
-    StepOutcome, keys,
+    ClaimedEntry, Completion, Dependent, Member, Mode, NewRun, Parking, Partition, RootStep, Settled,
+    Started, StepOutcome, keys,
 };
 
 use crate::door::Door;
@@ -115,6 +115,11 @@ pub(crate) async fn announce(door: &Door, consumer: &str, queues: &[&str]) {
 
 /// Parks claimed jobs in the line of a tier.
 pub(crate) async fn park(door: &Door, queue: &str, tier: &str, entries: &[ClaimedEntry]) {
+    park_in(door.home(), queue, tier, entries).await;
+}
+
+/// The same in a partition.
+pub(crate) async fn park_in(partition: &Partition, queue: &str, tier: &str, entries: &[ClaimedEntry]) {
     let parkings: Vec<_> = entries
         .iter()
         .map(|entry| Parking {
@@ -129,6 +134,6 @@ pub(crate) async fn park(door: &Door, queue: &str, tier: &str, entries: &[Claime
             changes: Vec::new(),
         })
         .collect();
-    let done = door.home().park(queue, keys::WORKERS, "w1", &parkings).await.unwrap();
+    let done = partition.park(queue, keys::WORKERS, "w1", &parkings).await.unwrap();
     assert!(done.iter().all(|done| *done), "{done:?}");
 }
