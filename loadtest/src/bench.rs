@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tidemill_store::Store;
-use tidemill_testkit::{Process, RedisServer, built_binary};
+use tidemill_testkit::{Process, ProcessBuilder, RedisServer, built_binary};
 
 /// How Redis keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,20 +80,23 @@ impl Bench {
     pub(crate) async fn program(&self, name: &str, started: &str, settings: &[&str]) -> Result<Program> {
         let file = built_binary(name)
             .with_context(|| format!("{name} is needed; use loadtest/run, which builds it"))?;
-        let mut builder = Process::builder(file)
-            .env("TIDEMILL_REDIS_URL", self.server.url())
-            .env("TIDEMILL_HTTP_ADDR", "127.0.0.1:0")
-            .env("TIDEMILL_LOG_FORMAT", "json");
+        let mut builder = Process::builder(file);
         for setting in settings {
             builder = builder.arg("--set").arg(setting);
         }
-        let mut process = builder.start()?;
-        let line = process
-            .wait_for_line(started, STARTS_WITHIN)
-            .await
-            .with_context(|| format!("starting {name}"))?;
+        self.start_program(builder, started).await.with_context(|| format!("starting {name}"))
+    }
+
+    /// Starts what was put together, on this Redis.
+    pub(crate) async fn start_program(&self, builder: ProcessBuilder, started: &str) -> Result<Program> {
+        let mut process = builder
+            .env("TIDEMILL_REDIS_URL", self.server.url())
+            .env("TIDEMILL_HTTP_ADDR", "127.0.0.1:0")
+            .env("TIDEMILL_LOG_FORMAT", "json")
+            .start()?;
+        let line = process.wait_for_line(started, STARTS_WITHIN).await?;
         let said =
-            serde_json::from_str(&line).with_context(|| format!("{name} logged what is no JSON: {line}"))?;
+            serde_json::from_str(&line).with_context(|| format!("it logged what is no JSON: {line}"))?;
         Ok(Program { process, said })
     }
 
@@ -139,5 +142,12 @@ impl Program {
     pub(crate) fn said(&self, field: &str) -> Result<&str> {
         let value = self.said.get(field).and_then(serde_json::Value::as_str);
         value.with_context(|| format!("the program's line has no text {field:?}: {}", self.said))
+    }
+
+    /// A list of texts in that line.
+    pub(crate) fn list(&self, field: &str) -> Result<Vec<String>> {
+        let values = self.said.get(field).and_then(serde_json::Value::as_array);
+        let values = values.with_context(|| format!("the program's line has no list {field:?}"))?;
+        Ok(values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())
     }
 }

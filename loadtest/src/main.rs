@@ -10,6 +10,8 @@ mod processor;
 mod queue;
 mod report;
 mod samples;
+mod services;
+mod stamp;
 mod vendor;
 
 use std::io::Write;
@@ -63,6 +65,10 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         answer_after_ms: u64,
     },
+    /// Shows what admission does: limits, breakers, retries and caches, against a referee that counts every violation
+    Services(services::Arguments),
+    /// Runs several workers in one process (used by `services`)
+    WorkerHost(services::HostArguments),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,14 +128,19 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    if let Some(Command::Vendor { addr, answer_after_ms }) = arguments.command {
-        return vendor::serve(addr, std::time::Duration::from_millis(answer_after_ms)).await;
+    match arguments.command {
+        Some(Command::Vendor { addr, answer_after_ms }) => {
+            return vendor::serve(addr, std::time::Duration::from_millis(answer_after_ms)).await;
+        }
+        Some(Command::Services(services)) => return services::run(services).await,
+        Some(Command::WorkerHost(host)) => return services::host(host).await,
+        None => {}
     }
     let report = measure(&arguments).await?;
     let text = report.markdown();
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
     if let Some(file) = &arguments.write {
-        report::write(file, &text)?;
+        report::write(file, report::MAIN, &text)?;
         say(&format!("written to {}", file.display()));
     }
     Ok(())

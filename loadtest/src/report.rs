@@ -91,8 +91,10 @@ pub(crate) struct Report {
     rows: Vec<(&'static Row, Vec<(Mode, f64)>)>,
 }
 
-const BEGIN: &str = "<!-- loadtest:begin -->";
-const END: &str = "<!-- loadtest:end -->";
+/// The markers of the main table and of that of services.
+pub(crate) const MAIN: &str = "loadtest";
+/// See [`MAIN`].
+pub(crate) const SERVICES: &str = "services";
 
 impl Report {
     pub(crate) const fn new(conditions: Conditions) -> Self {
@@ -147,28 +149,36 @@ fn cell(unit: Unit, values: &[f64]) -> String {
 }
 
 /// Puts the text between the markers of a Markdown file, or makes a file with both.
-pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(file: &Path, section: &str, text: &str) -> Result<()> {
+    let (begin, end) = markers(section);
     let whole = match std::fs::read_to_string(file) {
-        Ok(old) => between_markers(&old, text).with_context(|| format!("changing {}", file.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{BEGIN}\n{text}\n{END}\n"),
+        Ok(old) => {
+            between_markers(&old, section, text).with_context(|| format!("changing {}", file.display()))?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{begin}\n{text}\n{end}\n"),
         Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
     };
     std::fs::write(file, whole).with_context(|| format!("writing {}", file.display()))
 }
 
-fn between_markers(old: &str, text: &str) -> Result<String> {
-    let Some((before, rest)) = old.split_once(BEGIN) else {
-        bail!("it has no line {BEGIN}; add it and a line {END} where the table belongs");
+fn markers(section: &str) -> (String, String) {
+    (format!("<!-- {section}:begin -->"), format!("<!-- {section}:end -->"))
+}
+
+fn between_markers(old: &str, section: &str, text: &str) -> Result<String> {
+    let (begin, end) = markers(section);
+    let Some((before, rest)) = old.split_once(&begin) else {
+        bail!("it has no line {begin}; add it and a line {end} where the table belongs");
     };
-    let Some((_, after)) = rest.split_once(END) else {
-        bail!("it has no line {END} after {BEGIN}; add it where the table ends");
+    let Some((_, after)) = rest.split_once(&end) else {
+        bail!("it has no line {end} after {begin}; add it where the table ends");
     };
-    Ok(format!("{before}{BEGIN}\n{text}\n{END}{after}"))
+    Ok(format!("{before}{begin}\n{text}\n{end}{after}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, END, Figure, Mode, Report, Row, Unit, between_markers};
+    use super::{Figure, MAIN, Mode, Report, Row, SERVICES, Unit, between_markers};
     use crate::conditions::Conditions;
 
     static DRAIN: Row = Row { label: "drain", unit: Unit::PerSecond, aim: "more" };
@@ -189,10 +199,10 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let old = format!("# Title\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = between_markers(&old, "new").unwrap();
-        assert_eq!(new, format!("# Title\n{BEGIN}\nnew\n{END}\nafter\n"));
-        let error = between_markers("# Title", "new").unwrap_err().to_string();
-        assert!(error.contains(BEGIN), "{error}");
+        let old = "# Title\n<!-- services:begin -->\nold\n<!-- services:end -->\nafter\n";
+        let new = between_markers(old, SERVICES, "new").unwrap();
+        assert_eq!(new, "# Title\n<!-- services:begin -->\nnew\n<!-- services:end -->\nafter\n");
+        let error = between_markers(old, MAIN, "new").unwrap_err().to_string();
+        assert!(error.contains("<!-- loadtest:begin -->"), "{error}");
     }
 }

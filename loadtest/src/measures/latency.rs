@@ -2,22 +2,23 @@
 //!
 //! Sender and worker are in this process, so that one clock stamps both ends: just before XADD is sent, and first thing in the tool.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tidemill_runtime::health::Health;
 use tidemill_runtime::metrics::Metrics;
-use tidemill_tool::{Call, Payload, Registry, Tool, ToolError, ToolFuture};
+use tidemill_tool::{Registry, Tool};
 use tidemill_worker::{Settings, Worker};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::Bench;
 use crate::queue::{JOBS, command};
 use crate::report::{Figure, Row, Unit};
 use crate::samples::quantile;
+use crate::stamp::Stamp;
 
 static SLOW: [Row; 3] = [
     Row { label: "enqueue to start at 100/s, p50", unit: Unit::Milliseconds, aim: "≤ 0.3 ms" },
@@ -34,44 +35,8 @@ static FAST: [Row; 3] = [
 const WARM_UP: usize = 50;
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Notes how long ago the job was stamped.
-struct Stamp {
-    base: Instant,
-    latencies_ms: Mutex<Vec<f64>>,
-}
-
-impl Stamp {
-    fn note(&self, call: &Call) -> Result<Payload, ToolError> {
-        let now = self.base.elapsed();
-        let invalid = |error: &dyn std::fmt::Display| ToolError::invalid_input(format!("no stamp: {error}"));
-        let input: serde_json::Value =
-            serde_json::from_slice(call.input.bytes()).map_err(|error| invalid(&error))?;
-        let at = input
-            .get("at")
-            .and_then(serde_json::Value::as_u64)
-            .ok_or_else(|| invalid(&"\"at\" is missing"))?;
-        let latency = now.saturating_sub(Duration::from_nanos(at));
-        self.latencies_ms.lock().unwrap_or_else(PoisonError::into_inner).push(latency.as_secs_f64() * 1e3);
-        Ok(Payload::null())
-    }
-
-    fn count(&self) -> usize {
-        self.latencies_ms.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-impl Tool for Stamp {
-    fn kind(&self) -> &'static str {
-        "inline"
-    }
-
-    fn call(self: Arc<Self>, call: Call) -> ToolFuture {
-        Box::pin(async move { self.note(&call) })
-    }
-}
-
 pub(super) async fn take(bench: &Bench) -> Result<Vec<Figure>> {
-    let stamp = Arc::new(Stamp { base: Instant::now(), latencies_ms: Mutex::default() });
+    let stamp = Arc::new(Stamp::new());
     let mut registry = Registry::new();
     registry.register("stamp", Arc::clone(&stamp) as Arc<dyn Tool>)?;
     let (metrics, health) = (Metrics::new("loadtest", "0"), Health::new("loadtest", "0"));
@@ -99,13 +64,12 @@ pub(super) async fn take(bench: &Bench) -> Result<Vec<Figure>> {
 /// Sends so many stamped jobs at a steady rate and gives the latencies that the tool noted.
 async fn send(bench: &Bench, stamp: &Stamp, per_second: usize, count: usize) -> Result<Vec<f64>> {
     let mut connection = bench.connect().await?;
-    stamp.latencies_ms.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    let pad = "x".repeat(160);
+    stamp.forget();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(per_second)?);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for _ in 0..count + WARM_UP {
         ticks.tick().await;
-        let input = format!(r#"{{"at":{},"pad":"{pad}"}}"#, stamp.base.elapsed().as_nanos());
+        let input = stamp.input();
         command(&["XADD", JOBS, "*", "tool", "stamp", "input", &input]).exec_async(&mut connection).await?;
     }
     let all = async || {
@@ -116,6 +80,5 @@ async fn send(bench: &Bench, stamp: &Stamp, per_second: usize, count: usize) -> 
     tokio::time::timeout(WITHIN, all())
         .await
         .with_context(|| format!("{} of {} stamped jobs were run", stamp.count(), count + WARM_UP))?;
-    let latencies = stamp.latencies_ms.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(latencies.iter().skip(WARM_UP).copied().collect())
+    Ok(stamp.latencies_ms().into_iter().skip(WARM_UP).collect())
 }

@@ -1,0 +1,79 @@
+//! Shows what admission does to the limits of a service that many workers share.
+//!
+//! Each subject has a private Redis, real programs and, in place of the service, the test kit's referee: it judges by an exact log
+//! of what came and owes nothing to Tidemill's arithmetic. Subjects print their conditions, what is aimed at and what was seen.
+
+mod accuracy;
+mod disturbance;
+mod host;
+mod load;
+mod pool;
+mod table;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::conditions::Conditions;
+use crate::{report, say};
+pub(crate) use host::{HostArguments, host};
+use table::{Line, Table};
+
+/// What to show, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Smaller and shorter, about three minutes in all: to see that everything works, not to judge by
+    #[arg(long)]
+    quick: bool,
+    /// Only these subjects
+    #[arg(long, value_delimiter = ',', value_name = "SUBJECT")]
+    only: Vec<Subject>,
+    /// Puts the table into this Markdown file, between its markers `services`, or makes the file
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
+/// Something that admission has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// Limits hold and are used, with 1, 8 and 64 workers
+    Accuracy,
+    /// The same while workers are killed, clocks are wrong, Redis restarts, limits change
+    Disturbance,
+}
+
+impl Subject {
+    const ALL: &'static [Self] = &[Self::Accuracy, Self::Disturbance];
+
+    async fn show(self, quick: bool) -> Result<Vec<Line>> {
+        match self {
+            Self::Accuracy => accuracy::show(quick).await,
+            Self::Disturbance => disturbance::show(quick).await,
+        }
+    }
+}
+
+/// Shows the subjects one after the other.
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    let conditions = Conditions::read(1, arguments.quick).await?;
+    let mut table = Table::new(conditions);
+    for subject in Subject::ALL {
+        if !arguments.only.is_empty() && !arguments.only.contains(subject) {
+            continue;
+        }
+        say(&format!("services: {subject:?}"));
+        let lines = subject.show(arguments.quick).await.with_context(|| format!("showing {subject:?}"))?;
+        for line in lines {
+            table.add(line);
+        }
+    }
+    let text = table.markdown();
+    std::io::stdout().lock().write_all(text.as_bytes()).ok();
+    if let Some(file) = &arguments.write {
+        report::write(file, report::SERVICES, &text)?;
+        say(&format!("written to {}", file.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! A pool under test: a private Redis, a scheduler, workers, and the referee that they call.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use redis::Pipeline;
+use serde_json::Value;
+use tidemill_policy::service::Definition;
+use tidemill_store::{Author, Control, Store};
+use tidemill_testkit::referee::{Referee, Rules};
+use tidemill_testkit::{Process, built_binary};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::load::VENDOR;
+use crate::bench::{Bench, Mode, Program};
+use crate::queue::{BATCH, JOBS};
+
+/// Who changes services here.
+pub(crate) const AUTHOR: Author<'static> = Author { who: "loadtest", why: "a measure", is_file: false };
+/// What a worker program is started with.
+const WORKER: [&str; 1] = ["http_request.allow_networks=[\"127.0.0.0/8\"]"];
+/// Longest that calls under way may take to end and be told.
+const QUIET_WITHIN: Duration = Duration::from_secs(15);
+
+/// The workers of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crew {
+    /// Processes.
+    pub(crate) processes: usize,
+    /// Workers in each; more than one run inside the load test's own program.
+    pub(crate) each: usize,
+}
+
+impl Crew {
+    /// One worker program each.
+    pub(crate) const fn of(processes: usize) -> Self {
+        Self { processes, each: 1 }
+    }
+
+    /// For people.
+    pub(crate) fn name(self) -> String {
+        match (self.processes, self.each) {
+            (1, 1) => "1 worker".to_owned(),
+            (processes, 1) => format!("{processes} workers"),
+            (processes, each) => format!("{} workers in {processes} processes", processes * each),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) bench: Bench,
+    pub(crate) referee: Referee,
+    pub(crate) store: Store,
+    pub(crate) scheduler: Program,
+    pub(crate) workers: Vec<Program>,
+}
+
+/// What a service's tier has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counted {
+    /// Grants.
+    pub(crate) granted: u64,
+    /// Grants whose call was not made.
+    pub(crate) unsent: u64,
+    /// Calls that were told to have ended, the unsent ones included.
+    pub(crate) ended: u64,
+    /// Retries among the grants.
+    pub(crate) retries: u64,
+    /// Probes among the grants.
+    pub(crate) probes: u64,
+}
+
+impl Counted {
+    /// Grants whose end nobody has told.
+    pub(crate) const fn open(self) -> u64 {
+        self.granted.saturating_sub(self.ended)
+    }
+}
+
+impl Pool {
+    /// Starts one, without workers.
+    pub(crate) async fn start(rules: Rules, mode: Mode) -> Result<Self> {
+        let bench = Bench::start(mode, false, None, &[]).await?;
+        let (store, scheduler) = (bench.store()?, bench.scheduler().await?);
+        Ok(Self { bench, referee: Referee::start_with(rules)?, store, scheduler, workers: Vec::new() })
+    }
+
+    /// Starts workers.
+    pub(crate) async fn man(&mut self, crew: Crew) -> Result<()> {
+        for _ in 0..crew.processes {
+            let worker =
+                if crew.each == 1 { self.worker(&[]).await? } else { self.hosted(crew.each).await? };
+            self.workers.push(worker);
+        }
+        Ok(())
+    }
+
+    /// One worker program with these variables.
+    pub(crate) async fn worker(&self, variables: &[(&str, &str)]) -> Result<Program> {
+        let file = built_binary("tidemill-worker").context("use loadtest/run, which builds it")?;
+        let mut builder = Process::builder(file);
+        for setting in WORKER {
+            builder = builder.arg("--set").arg(setting);
+        }
+        for (name, value) in variables {
+            builder = builder.env(name, value);
+        }
+        self.bench.start_program(builder, "worker started").await.context("starting a worker")
+    }
+
+    async fn hosted(&self, workers: usize) -> Result<Program> {
+        let builder = Process::builder(std::env::current_exe()?)
+            .arg("worker-host")
+            .arg("--workers")
+            .arg(workers.to_string());
+        self.bench.start_program(builder, "workers started").await.context("starting a host of workers")
+    }
+
+    /// Puts a definition in force.
+    pub(crate) async fn define(&self, name: &str, definition: &Value) -> Result<()> {
+        let definition = Definition::from_json(&definition.to_string())?;
+        self.store.services().apply(AUTHOR, name, Some(&definition)).await?;
+        Ok(())
+    }
+
+    /// Adds jobs for `http.request`, with inputs by number.
+    pub(crate) async fn calls(
+        &self,
+        ids: Range<usize>,
+        input: impl Fn(usize) -> String,
+        more: &[(&str, &str)],
+    ) -> Result<()> {
+        let mut connection = self.bench.connect().await?;
+        let mut at = ids.start;
+        while at < ids.end {
+            let mut batch = Pipeline::with_capacity(BATCH);
+            for id in at..ids.end.min(at + BATCH) {
+                batch
+                    .cmd("XADD")
+                    .arg(JOBS)
+                    .arg("*")
+                    .arg("tool")
+                    .arg("http.request")
+                    .arg("input")
+                    .arg(input(id));
+                for (name, value) in more {
+                    batch.arg(*name).arg(*value);
+                }
+            }
+            batch.exec_async(&mut connection).await.context("adding jobs")?;
+            at += BATCH;
+        }
+        Ok(())
+    }
+
+    /// What a tier has counted so far.
+    pub(crate) async fn counted(&self, tier: &str) -> Result<Counted> {
+        let states = self.store.services().states(&[tier]).await?;
+        let Some(Some(state)) = states.first() else { return Ok(Counted::default()) };
+        let of = |word: &str| state.counters.get(word);
+        let ended = ["ok", "failed", "throttled", "ignored", "unsent"].into_iter().map(of).sum();
+        Ok(Counted {
+            granted: of("granted"),
+            unsent: of("unsent"),
+            ended,
+            retries: of("retries"),
+            probes: of("probes"),
+        })
+    }
+
+    /// Lets nothing more go, and waits until all that went has ended and been told (of killed workers' calls nobody tells).
+    /// Gives when it stopped, by the referee's clock.
+    pub(crate) async fn stop(&self) -> Result<Duration> {
+        let stopped = self.referee.elapsed();
+        self.store.services().control(AUTHOR, VENDOR, Control::Pause(None)).await?;
+        let start = Instant::now();
+        let mut before = (0, Instant::now());
+        loop {
+            let open = self.counted(VENDOR).await?.open();
+            if open != before.0 {
+                before = (open, Instant::now());
+            }
+            // what stays open for longer than any call takes was a killed worker's
+            if open == 0 || before.1.elapsed() > Duration::from_secs(3) || start.elapsed() > QUIET_WITHIN {
+                return Ok(stopped);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The sum of a metric over all workers and over all of its lines that contain `label`.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for worker in &self.workers {
+            for addr in addrs(worker)? {
+                let text = page(&addr, "/metrics").await?;
+                let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+                sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Waits until the queue and its lines are empty.
+    pub(crate) async fn drained(&self, within: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let depth = self.store.home().depth("default").await?;
+            let left = depth.ready + depth.running + depth.deferred + depth.parked;
+            if left == 0 {
+                return Ok(());
+            }
+            if start.elapsed() > within {
+                bail!("after {within:?} there is still something to do: {depth:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Where a program's metrics are.
+fn addrs(program: &Program) -> Result<Vec<String>> {
+    if let Ok(addrs) = program.list("addrs") {
+        return Ok(addrs);
+    }
+    let output = program.process.output();
+    let said = output
+        .lines()
+        .find(|line| line.contains("listening for HTTP"))
+        .context("no HTTP address was logged")?;
+    let said: Value = serde_json::from_str(said)?;
+    Ok(vec![said.get("addr").and_then(Value::as_str).context("the line has no addr")?.to_owned()])
+}
+
+/// The body of a page; HTTP/1.0, so that it is not chunked.
+async fn page(addr: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(addr).await.with_context(|| format!("connecting to {addr}"))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {addr}\r\n\r\n").as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    let (head, body) = text.split_once("\r\n\r\n").context("the answer has no head")?;
+    if !head.split_whitespace().nth(1).is_some_and(|status| status == "200") {
+        bail!("{addr}{path} answered {head}");
+    }
+    Ok(body.to_owned())
+}
