@@ -62,6 +62,7 @@ impl Aimd {
 mod tests {
     use super::Aimd;
     use crate::limit::SECOND;
+    use crate::limit::laws::config;
     use proptest::prelude::*;
 
     /// What was asked, granted and throttled in a second.
@@ -87,6 +88,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(config())]
+
         #[test]
         fn a_hidden_limit_is_found(initial in 1..3_000_u64, hidden in 5..2_000_u64) {
             let seconds = search(initial, 10_000, 600, |_| hidden);

@@ -6,6 +6,7 @@
     reason = "tests say what they mean by failing"
 )]
 
+mod admission_laws;
 mod cache;
 mod contract;
 mod docs;
