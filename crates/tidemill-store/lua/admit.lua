@@ -8,9 +8,9 @@
 -- Args after the fixed ones: per tier (name, template, places held); per report (service tier or 0, outcome, latency us, epoch,
 -- probe, pause us or 0, tier to pause or 0, tiers n, then n tiers, corrections n, then n of (tier, unit, delta, granted at), advertised n, then n of (tier,
 -- unit, limit, remaining, reset us, window us)); per request (flags, patience us, service tier or 0, hold id, tiers n, then n tiers (negative: with a
--- ticket), amounts n, then n of (unit, amount)). Flags: 1 retry, 2 hedge, 4 its tickets are shown for the first time.
+-- ticket), amounts n, then n of (unit, amount)). Flags: 1 retry, 2 hedge.
 
-local RETRY, HEDGE, FIRST = 1, 2, 4
+local RETRY, HEDGE = 1, 2
 -- A line that nobody confirms is taken for gone after this long.
 local LINED_US = 3 * SECOND
 
@@ -122,6 +122,19 @@ local function ask_tier(call, tier, request)
   return longest, why, probe
 end
 
+-- Those with tickets are not all to ask again in the same moment. What that makes them late the burst makes good.
+local function spread(call, tier, why)
+  for i, rule in ipairs(tier.rules.limits) do
+    if why == 'limit:' .. rule.unit and rule.kind ~= 'f' then
+      local _, _, most = limit_state(tier, i)
+      local step, burst = pace_of(rule, most)
+      local others = (tier.state.ca or 0) + (tier.state.cb or 0)
+      return math.floor(call.dice * math.min((burst - 1) / 2, others) * step)
+    end
+  end
+  return 0
+end
+
 -- Where a call that cannot go now waits. Who has no ticket and would wait for long goes into the line.
 local function answer_wait(call, request, tier, wait, why)
   count(tier, 'waits')
@@ -133,12 +146,14 @@ local function answer_wait(call, request, tier, wait, why)
       large = large or amount > rule.burst
     end
   end
-  local is_limit = string.sub(why, 1, 6) == 'limit:'
+  local is_limit, ticketed = string.sub(why, 1, 6) == 'limit:', request.ticketed[tier]
   -- one that needs much at once is not overtaken for ever by those that need little
-  if is_limit and large and request.ticketed[tier] and request.id ~= '' then
+  if is_limit and large and ticketed and request.id ~= '' then
     tier.state.ho, tier.state.hx, tier.state.hw = request.id, tier.now + wait + 2 * SECOND, why
   end
-  if request.ticketed[tier] or (is_limit and wait <= request.patience) then return 0, wait, tier.index, why end
+  if (is_limit or ticketed) and wait <= request.patience then
+    return 0, wait + (ticketed and is_limit and spread(call, tier, why) or 0), tier.index, why
+  end
   tier.state.li = tier.now + LINED_US
   return 2, wait, tier.index, why
 end
@@ -169,9 +184,7 @@ end
 
 local function decide(call, request)
   for _, tier in ipairs(request.tiers) do
-    local ticketed = request.ticketed[tier]
-    if ticketed and request.first then tier.state.ca = math.max(0, (tier.state.ca or 0) - 1) end
-    if not ticketed and (tier.state.li or 0) > tier.now then
+    if not request.ticketed[tier] and (tier.state.li or 0) > tier.now then
       if request.hedge then return -1, 0, tier.index, 'busy' end
       return 2, 0, tier.index, 'line'
     end
@@ -199,8 +212,7 @@ end
 
 local function read_request(call, tiers)
   local flags = next_number(call)
-  local request = { retry = has_flag(flags, RETRY), hedge = has_flag(flags, HEDGE), first = has_flag(flags, FIRST),
-    patience = next_number(call), main = tiers[next_number(call)], id = next_arg(call),
+  local request = { retry = has_flag(flags, RETRY), hedge = has_flag(flags, HEDGE), patience = next_number(call), main = tiers[next_number(call)], id = next_arg(call),
     tiers = {}, ticketed = {}, amounts = {} }
   for _ = 1, next_number(call) do
     local index = next_number(call)
@@ -215,6 +227,14 @@ local function read_request(call, tiers)
     request.amounts[unit] = next_number(call)
   end
   return request
+end
+
+-- A job that was called up has come to an end, or goes back into its line.
+local function leave_tickets(request)
+  for tier in pairs(request.ticketed) do
+    local state = tier.state
+    if (state.cb or 0) > 0 then state.cb = state.cb - 1 else state.ca = math.max(0, (state.ca or 0) - 1) end
+  end
 end
 
 local function admit(keys, args)
@@ -235,7 +255,9 @@ local function admit(keys, args)
   if accepted == 0 then return replies end
   for _ = 1, tonumber(reports) do report(call, tiers) end
   for _ = 1, tonumber(requests) do
-    local code, value, tier, why = decide(call, read_request(call, tiers))
+    local request = read_request(call, tiers)
+    local code, value, tier, why = decide(call, request)
+    if code ~= 0 then leave_tickets(request) end
     local n = #replies
     replies[n + 1], replies[n + 2], replies[n + 3], replies[n + 4] = code, value, tier, why
   end

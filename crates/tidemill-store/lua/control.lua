@@ -1,5 +1,5 @@
 -- What people do to a tier: pause (until_us 0: with no end), resume, isolate (its breaker is forced open), disable (its breaker lets
--- everything pass), close (its breaker), reset (forgets use, breaker and budget; places held stay).
+-- everything pass), close (its breaker), reset (forgets use, breaker, budget and counters; places held and a pause stay).
 -- Replies: the state before | the state after.
 local function word_of(tier)
   local state = tier.state
@@ -30,7 +30,8 @@ local ACTIONS = {
   end,
   reset = function(tier)
     local e = tier.state.b and tier.state.b.e or 0
-    tier.state = { l = {}, n = {}, h = tier.state.h, hs = tier.state.hs, li = tier.state.li, b = { s = 'closed', o = 0, e = e + 1 } }
+    local was = tier.state
+    tier.state = { l = {}, n = {}, h = was.h, hs = was.hs, li = was.li, p = was.p, pw = was.pw, b = { s = 'closed', o = 0, e = e + 1 } }
     redis.call('DEL', tier.sums_key)
   end,
 }

@@ -73,15 +73,24 @@ local function outlook(tier, horizon)
   return math.max(0, calls), 0, why, rate == math.huge and 0 or rate
 end
 
+-- Tickets that were given out: `ca` lately, `cb` before that. What has not come back after two to four seconds was lost with its
+-- worker, or was cancelled.
+local function count_tickets(state, now)
+  state.ca, state.cb = state.ca or 0, state.cb or 0
+  if now < (state.cx or 0) then return end
+  state.cb = now < (state.cx or 0) + 2 * SECOND and state.ca or 0
+  state.ca, state.cx = 0, now + 2 * SECOND
+end
+
 local function forecast_tier(tier, horizon, waiting, unused, reserve)
   local state, now = tier.state, tier.now
-  if (state.cx or 0) < now then state.ca = 0 end
-  state.ca = math.max(0, (state.ca or 0) - unused)
+  count_tickets(state, now)
+  state.ca = math.max(0, state.ca - unused)
   local calls, blocked, why, rate = outlook(tier, horizon)
-  local allowance = math.max(0, math.min(MOST_CALLED, math.floor(calls - state.ca)))
+  local allowance = math.max(0, math.min(MOST_CALLED, math.floor(calls - state.ca - state.cb)))
   if reserve then
     allowance = math.min(allowance, waiting)
-    state.ca, state.cx = state.ca + allowance, now + SECOND
+    state.ca = state.ca + allowance
     state.li = waiting > 0 and now + LINED_US or nil
   end
   close_tier(tier)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidemill_policy::service::{Fallback, FallbackOn};
 use tidemill_protocol::Payload;
 use tidemill_tool::{Call, Context, Feedback, ToolError};
+use tidemill_workflow::Filter;
 
 use crate::admission::ServiceFacts;
 use crate::assignment::{Admitted, Assignment, Progress, Running, Target};
@@ -93,8 +94,8 @@ pub(crate) fn next(shared: &Shared, mut running: Box<Running>, error: ToolError)
         }
     };
     let chain = Arc::clone(&degraded.chain);
-    let mut left = chain.definition.fallback.iter().skip(degraded.next);
-    for fallback in left.by_ref() {
+    let left = chain.definition.fallback.iter().zip(&chain.fallback_inputs).skip(degraded.next);
+    for (fallback, made) in left {
         degraded.next += 1;
         let word = match fallback {
             Fallback::Value(value) => {
@@ -115,7 +116,7 @@ pub(crate) fn next(shared: &Shared, mut running: Box<Running>, error: ToolError)
             Fallback::Service(service) => ("service", service),
         };
         degraded.by = format!("{} {}", word.0, word.1);
-        if let Some(target) = target(shared, &admitted, fallback, &chain.name) {
+        if let Some(target) = target(shared, &admitted, (fallback, made.as_ref()), &chain.name) {
             count(shared, &degraded, word.0);
             return Next::Call(Box::new(call(*running, *admitted, degraded, target)));
         }
@@ -140,11 +141,11 @@ pub(crate) fn count_stale(shared: &Shared, running: &Running) {
 fn target(
     shared: &Shared,
     admitted: &Admitted,
-    fallback: &Fallback,
+    (fallback, made): (&Fallback, Option<&Filter>),
     chain: &str,
 ) -> Option<(Target, Payload, Duration)> {
     let (tool, service, with) = match fallback {
-        Fallback::Tool { tool, with } => (tool.as_str(), None, with.as_ref()),
+        Fallback::Tool { tool, with } => (tool.as_str(), None, with.as_ref().map(|_| made)),
         Fallback::Service(service) => (&*admitted.tool, Some(Arc::from(service.as_str())), None),
         Fallback::Value(_) | Fallback::Stale => return None,
     };
@@ -153,7 +154,15 @@ fn target(
         return None;
     };
     let input = match with {
-        Some(with) => Payload::from_value(with).ok()?,
+        Some(Some(with)) => {
+            let json = admitted.call.input.clone().into_json().ok()?.into_bytes();
+            let made = with.run(&json, &shared.limits).inspect_err(|error| {
+                tracing::warn!(tool, service = chain, %error, "the input of a fallback cannot be made");
+            });
+            Payload::json(made.ok()?)
+        }
+        // it did not compile; the log said so when the definition was read
+        Some(None) => return None,
         None => admitted.call.input.clone(),
     };
     let mut target = Target::of(entry);

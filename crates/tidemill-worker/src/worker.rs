@@ -187,6 +187,7 @@ impl Worker {
             .map(|entry| {
                 let text = serde_json::json!({
                     "kind": entry.kind, "description": &*entry.description, "input_schema": entry.tool.input_schema(),
+                    "service": entry.service.as_deref(),
                 });
                 (entry.name.to_string(), text.to_string())
             })

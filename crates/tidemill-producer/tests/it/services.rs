@@ -25,7 +25,6 @@ async fn call(door: &Door, service: &str, seq: u64, outcome: Option<CallOutcome>
     let request = CallRequest {
         is_retry: false,
         is_hedge: false,
-        is_called_up: false,
         patience: Duration::ZERO,
         service: Some(0),
         id: "job",

@@ -88,7 +88,6 @@ async fn granted(pool: &Pool, tier: &str, count: usize) -> Vec<u64> {
             .map(|(entry, new)| CallRequest {
                 is_retry: false,
                 is_hedge: false,
-                is_called_up: *new,
                 patience: Duration::from_secs(1),
                 service: None,
                 id: entry.entry.as_str(),

@@ -125,9 +125,7 @@ pub struct CallRequest<'a> {
     pub is_retry: bool,
     /// Whether it repeats a call that is late: granted only where there is plenty.
     pub is_hedge: bool,
-    /// Whether its tickets are shown for the first time.
-    pub is_called_up: bool,
-    /// How long it would wait in the worker.
+    /// How long it would (still) wait in the worker.
     pub patience: Duration,
     /// The service's own tier, if it has one.
     pub service: Option<usize>,
@@ -237,7 +235,7 @@ pub enum Control {
     Disable,
     /// Its breaker closes.
     Close,
-    /// Forgets use, breaker, budget and counters.
+    /// Forgets use, breaker, budget and counters; a pause stays.
     Reset,
 }
 
@@ -298,7 +296,7 @@ impl CallReport<'_> {
 
 impl CallRequest<'_> {
     fn write(&self, call: &mut FunctionCall) {
-        let flags = u8::from(self.is_retry) + 2 * u8::from(self.is_hedge) + 4 * u8::from(self.is_called_up);
+        let flags = u8::from(self.is_retry) + 2 * u8::from(self.is_hedge);
         call.arg(flags).arg(micros(self.patience)).arg(self.service.map_or(0, |at| at + 1)).arg(self.id);
         call.arg(self.tiers.len());
         for (tier, has_ticket) in &self.tiers {

@@ -27,6 +27,8 @@ const MOST_WAITING: usize = 512;
 const REPORT_WITHIN: Duration = Duration::from_millis(500);
 /// Places that are held are renewed, and definitions looked at, so often.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// What calls use is told to others, and heard from them, so often.
+const LEARN_EVERY: Duration = Duration::from_secs(5);
 /// How long a call with a ticket waits here for its turn before it goes back to the head of its line.
 const TICKET_PATIENCE: Duration = Duration::from_secs(1);
 /// Up to so many calls a second each goes at once; beyond, calls gather.
@@ -53,6 +55,17 @@ pub(super) struct Waiting {
     hindered_by: Option<Arc<str>>,
 }
 
+impl Waiting {
+    /// How long it may go on waiting here.
+    pub(super) fn patience(&self) -> Duration {
+        let (waited, patience) = (self.since.elapsed(), self.need.patience);
+        if self.need.tickets.iter().any(|has_ticket| *has_ticket) {
+            return TICKET_PATIENCE.saturating_sub(waited);
+        }
+        if waited < patience * 4 { patience } else { Duration::ZERO }
+    }
+}
+
 struct Engine {
     shared: Arc<Shared>,
     services: Services,
@@ -68,6 +81,7 @@ struct Engine {
     /// When ended calls are told at the latest.
     report_at: Option<Instant>,
     renew_at: Instant,
+    learn_at: Instant,
     per_second: f64,
     failing_since: Option<Instant>,
     not_before: Instant,
@@ -94,6 +108,7 @@ pub(crate) async fn run(
         last: now,
         report_at: None,
         renew_at: now,
+        learn_at: now,
         per_second: 0.0,
         failing_since: None,
         not_before: now,
@@ -171,7 +186,7 @@ impl Engine {
         }
         if now >= self.renew_at {
             self.renew_at = now + RENEW_EVERY;
-            self.renew().await;
+            self.renew(now).await;
         }
         let asks = self.waiting.iter().any(|waiting| waiting.due <= now);
         let tells = self.report_at.is_some_and(|at| at <= now);
@@ -181,15 +196,31 @@ impl Engine {
     }
 
     /// Keeps what is held, and follows the definitions.
-    async fn renew(&mut self) {
+    async fn renew(&mut self, now: Instant) {
         self.held.retain(|_, holding| holding.count > 0);
         if self.held.values().any(|holding| holding.has_cap) {
-            self.exchange(Instant::now(), true).await;
-            return;
+            self.exchange(now, true).await;
+        } else {
+            match self.services.generation().await {
+                Ok(generation) => self.follow(generation).await,
+                Err(error) => tracing::debug!(%error, "cannot ask whether services have changed"),
+            }
         }
-        match self.services.generation().await {
-            Ok(generation) => self.follow(generation).await,
-            Err(error) => tracing::debug!(%error, "cannot ask whether services have changed"),
+        if now >= self.learn_at && !self.shared.admission.snapshot().catalog.is_empty() {
+            self.learn_at = now + LEARN_EVERY;
+            self.learn().await;
+        }
+    }
+
+    /// Tells others what calls use, and hears it from them.
+    async fn learn(&self) {
+        let learned = &self.shared.admission.learned;
+        if let Err(error) = self.services.learn(&learned.news()).await {
+            tracing::debug!(%error, "what was learned cannot be told");
+        }
+        match self.services.learned().await {
+            Ok(told) => learned.hear(told),
+            Err(error) => tracing::debug!(%error, "what others have learned cannot be read"),
         }
     }
 
@@ -201,14 +232,6 @@ impl Engine {
                 Ok(()) => self.refresh_holdings(),
                 Err(error) => tracing::warn!(%error, "the definitions of services cannot be read"),
             }
-            match self.services.learned().await {
-                Ok(told) => admission.learned.hear(told),
-                Err(error) => tracing::debug!(%error, "what others have learned cannot be read"),
-            }
-        }
-        let news = admission.learned.news();
-        if let Err(error) = self.services.learn(&news).await {
-            tracing::debug!(%error, "what was learned cannot be told");
         }
     }
 
@@ -241,6 +264,7 @@ impl Engine {
         match answer {
             Ok(answer) => {
                 self.failing_since = None;
+                self.local = Local::default();
                 let names = draft.names();
                 self.take(answer, asking, &names, now).await;
             }
@@ -341,10 +365,7 @@ impl Engine {
         let now = Instant::now();
         let tier = names.get(hindrance.tier).cloned().unwrap_or_else(|| Arc::from("@pool"));
         self.shared.metrics.waits.with(&[waiting.need.service_name(), &hindrance.why]).inc();
-        let has_ticket = waiting.need.tickets.iter().any(|ticket| *ticket);
-        let patience = if has_ticket { TICKET_PATIENCE } else { waiting.need.patience * 4 };
-        let waits_too_long = waiting.since.elapsed() + hindrance.wait > patience;
-        if self.draining || waits_too_long || self.waiting.len() >= MOST_WAITING {
+        if self.draining || self.waiting.len() >= MOST_WAITING {
             let verdict = refusal(&Answer::Line(hindrance.clone()), hindrance, tier);
             return tell(waiting.asker, verdict, verdicts);
         }

@@ -85,8 +85,7 @@ fn request<'a>(waiting: &'a Waiting, tiers: &[usize]) -> CallRequest<'a> {
     CallRequest {
         is_retry: need.is_retry,
         is_hedge: matches!(waiting.asker, Asker::Hedge(_)),
-        is_called_up: !waiting.was_asked,
-        patience: need.patience,
+        patience: waiting.patience(),
         service: need.own_tier().map(|at| tiers[at]),
         id: &need.id,
         tiers: tiers.iter().copied().zip(need.tickets.iter().copied()).collect(),

@@ -42,6 +42,7 @@ impl Local {
                 .then(|| Duration::from_secs_f64(1.0 / per_second))?;
             Quota::with_period(period).map(|quota| RateLimiter::direct(quota.allow_burst(NonZeroU32::MIN)))
         });
-        limiter.as_ref().is_none_or(|limiter| limiter.check().is_ok())
+        // without a limit of requests there is no share of one: it stays closed
+        limiter.as_ref().is_some_and(|limiter| limiter.check().is_ok())
     }
 }

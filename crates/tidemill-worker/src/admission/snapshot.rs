@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_policy::service::{Catalog, Definition, Estimate, TierRules, Usage};
+use serde_json::Value;
+use tidemill_policy::service::{Catalog, Definition, Estimate, Fallback, TierRules, Usage};
 use tidemill_store::{CatalogRead, Error, Services};
 use tidemill_workflow::Filter;
 
@@ -26,6 +27,8 @@ pub(crate) struct ServiceFacts {
     pub(crate) user: Option<Filter>,
     pub(crate) credential: Option<Filter>,
     pub(crate) estimates: HashMap<String, Guess>,
+    /// What each fallback that names an input gives to its tool, made of the input of the call that it stands in for.
+    pub(crate) fallback_inputs: Vec<Option<Filter>>,
     /// jq over the output, by unit; empty: by the shape of known providers.
     pub(crate) usage: Vec<(Arc<str>, Filter)>,
 }
@@ -81,6 +84,39 @@ fn compile(service: &str, what: &str, source: &str) -> Option<Filter> {
         .ok()
 }
 
+/// The `with` of a fallback as one filter.
+fn input_of(service: &str, fallback: &Fallback) -> Option<Filter> {
+    let Fallback::Tool { with: Some(with), .. } = fallback else { return None };
+    compile(service, "fallback", &source_of(with))
+}
+
+/// JSON as the source of a filter: a string that is `${ … }` is an expression, all else stands for itself.
+fn source_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => match text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            Some(expression) => format!("({expression})"),
+            None => literal(value),
+        },
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(source_of).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(members) => {
+            let member = |(name, value): (&String, &Value)| {
+                format!("{}:{}", literal(&Value::String(name.clone())), source_of(value))
+            };
+            let members: Vec<String> = members.iter().map(member).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+/// A string as jq writes it: what would begin an interpolation there is escaped in JSON already.
+fn literal(value: &Value) -> String {
+    value.to_string()
+}
+
 impl ServiceFacts {
     fn new(name: &str, definition: &Definition) -> Self {
         let optional = |what: &str, source: &Option<String>| {
@@ -109,6 +145,7 @@ impl ServiceFacts {
                 .filter_map(|(unit, estimate)| Some((unit.clone(), guess(unit, estimate)?)))
                 .collect(),
             usage,
+            fallback_inputs: definition.fallback.iter().map(|fallback| input_of(name, fallback)).collect(),
             definition: definition.clone(),
         }
     }
@@ -146,5 +183,22 @@ impl Snapshot {
 
     pub(crate) fn template(&self, template: &str) -> Option<&TierFacts> {
         self.templates.get(template)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_of;
+    use serde_json::json;
+    use tidemill_workflow::{Filter, Limits};
+
+    #[test]
+    fn the_input_of_a_fallback_is_made_of_that_of_the_call() {
+        let with = json!({ "prompt": "${ .messages[-1].content }", "n": 1, "plain": "a \\(b) ${c", "list": [true, "${ .n + 1 }"] });
+        let filter = Filter::compile(&source_of(&with)).unwrap();
+        let input = json!({ "messages": [{ "content": "hi" }], "n": 41 }).to_string();
+        let output = filter.run(input.as_bytes(), &Limits::default()).unwrap();
+        let output: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        assert_eq!(output, json!({ "prompt": "hi", "n": 1, "plain": "a \\(b) ${c", "list": [true, 42] }));
     }
 }

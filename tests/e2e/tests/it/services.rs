@@ -247,6 +247,7 @@ async fn a_small_tenant_is_served_although_a_large_one_came_first() {
         pool.result(&format!("c{id}")).await;
     }
     let left = pool.store.home().line_length("vendor").await.unwrap();
+    println!("left {left}");
     assert!(left >= 200, "the small tenant had to wait for nearly all of the large one: {left} are left");
     pool.drained().await;
     assert_eq!(referee.report().calls, 410);
