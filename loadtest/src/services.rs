@@ -4,16 +4,23 @@
 //! of what came and owes nothing to Tidemill's arithmetic. Subjects print their conditions, what is aimed at and what was seen.
 
 mod accuracy;
+mod blocking;
+mod breaker;
+mod cache;
+mod cost;
 mod disturbance;
+mod fairness;
+mod hedging;
 mod host;
 mod load;
 mod pool;
+mod retries;
 mod table;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::conditions::Conditions;
@@ -42,15 +49,46 @@ enum Subject {
     Accuracy,
     /// The same while workers are killed, clocks are wrong, Redis restarts, limits change
     Disturbance,
+    /// Round trips per call, admissions a second of one Redis core
+    Cost,
+    /// A tenant with ten jobs beside one with a hundred thousand
+    Fairness,
+    /// Jobs of one service behind those of another that is limited
+    Blocking,
+    /// A service that fails for a while
+    Breaker,
+    /// A service that fails half of its calls
+    Retries,
+    /// A service whose latency has a heavy tail
+    Hedging,
+    /// Answers that are kept
+    Cache,
 }
 
 impl Subject {
-    const ALL: &'static [Self] = &[Self::Accuracy, Self::Disturbance];
+    const ALL: &'static [Self] = &[
+        Self::Accuracy,
+        Self::Disturbance,
+        Self::Cost,
+        Self::Fairness,
+        Self::Blocking,
+        Self::Breaker,
+        Self::Retries,
+        Self::Hedging,
+        Self::Cache,
+    ];
 
     async fn show(self, quick: bool) -> Result<Vec<Line>> {
         match self {
             Self::Accuracy => accuracy::show(quick).await,
             Self::Disturbance => disturbance::show(quick).await,
+            Self::Cost => cost::show(quick).await,
+            Self::Fairness => fairness::show(quick).await,
+            Self::Blocking => blocking::show(quick).await,
+            Self::Breaker => breaker::show(quick).await,
+            Self::Retries => retries::show(quick).await,
+            Self::Hedging => hedging::show(quick).await,
+            Self::Cache => cache::show(quick).await,
         }
     }
 }
@@ -64,9 +102,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             continue;
         }
         say(&format!("services: {subject:?}"));
-        let lines = subject.show(arguments.quick).await.with_context(|| format!("showing {subject:?}"))?;
-        for line in lines {
-            table.add(line);
+        match subject.show(arguments.quick).await {
+            Ok(lines) => lines.into_iter().for_each(|line| table.add(line)),
+            // the others can be shown all the same
+            Err(error) => {
+                table.add(Line::new(
+                    (format!("{subject:?}"), ""),
+                    "",
+                    format!("not shown: {error:#}"),
+                    Some(false),
+                ));
+            }
         }
     }
     let text = table.markdown();

@@ -39,15 +39,9 @@ async fn one(load: Load, crew: Crew, length: Duration) -> Result<Vec<Line>> {
     tokio::time::sleep(length).await;
     let stopped = pool.stop().await?;
     let seen = Seen::of(&pool, stopped).await?;
-    let granted = pool.metric("tidemill_admissions_total", "answer=\"granted\"").await?
-        + pool.metric("tidemill_admissions_total", "answer=\"probe\"").await?;
-    let mut lines = seen.lines(load, &format!("{}, {} s", crew.name(), length.as_secs()));
-    let what = format!("{}: grants counted in Redis, by the workers, calls seen", load.name());
-    let calls = seen.report.calls as u64;
-    let told = format!("{} = {granted} = {calls} + {} unsent", seen.counted.granted, seen.counted.unsent);
-    let is_met =
-        seen.counted.granted == calls + seen.counted.unsent && granted as u64 == seen.counted.granted;
-    lines.push(Line::new((what, crew.name()), "equal", told, Some(is_met)));
+    let conditions = format!("{}, {} s", crew.name(), length.as_secs());
+    let mut lines = seen.lines(load, &conditions);
+    lines.push(pool.truth(&conditions).await?);
     Ok(lines)
 }
 

@@ -12,9 +12,10 @@ use tidemill_testkit::referee::{Referee, Rules};
 use tidemill_testkit::{Process, built_binary};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::load::VENDOR;
+use super::table::Line;
 use crate::bench::{Bench, Mode, Program};
 use crate::queue::{BATCH, JOBS};
 
@@ -24,6 +25,8 @@ pub(crate) const AUTHOR: Author<'static> = Author { who: "loadtest", why: "a mea
 const WORKER: [&str; 1] = ["http_request.allow_networks=[\"127.0.0.0/8\"]"];
 /// Longest that calls under way may take to end and be told.
 const QUIET_WITHIN: Duration = Duration::from_secs(15);
+/// A grant about which nothing is told for so long is one about which nobody will tell.
+const STUCK_AFTER: Duration = Duration::from_secs(4);
 
 /// The workers of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +59,7 @@ pub(crate) struct Pool {
     pub(crate) bench: Bench,
     pub(crate) referee: Referee,
     pub(crate) store: Store,
-    pub(crate) scheduler: Program,
+    _scheduler: Program,
     pub(crate) workers: Vec<Program>,
 }
 
@@ -69,10 +72,6 @@ pub(crate) struct Counted {
     pub(crate) unsent: u64,
     /// Calls that were told to have ended, the unsent ones included.
     pub(crate) ended: u64,
-    /// Retries among the grants.
-    pub(crate) retries: u64,
-    /// Probes among the grants.
-    pub(crate) probes: u64,
 }
 
 impl Counted {
@@ -86,8 +85,8 @@ impl Pool {
     /// Starts one, without workers.
     pub(crate) async fn start(rules: Rules, mode: Mode) -> Result<Self> {
         let bench = Bench::start(mode, false, None, &[]).await?;
-        let (store, scheduler) = (bench.store()?, bench.scheduler().await?);
-        Ok(Self { bench, referee: Referee::start_with(rules)?, store, scheduler, workers: Vec::new() })
+        let (store, _scheduler) = (bench.store()?, bench.scheduler().await?);
+        Ok(Self { bench, referee: Referee::start_with(rules)?, store, _scheduler, workers: Vec::new() })
     }
 
     /// Starts workers.
@@ -158,36 +157,79 @@ impl Pool {
         Ok(())
     }
 
+    /// Adds jobs at a steady rate: a tick of at least 5 ms, and at each the jobs that belong to it.
+    pub(crate) async fn steady(
+        &self,
+        (tool, per_second, count): (&str, usize, usize),
+        input: impl Fn(usize) -> String,
+    ) -> Result<()> {
+        let mut connection = self.bench.connect().await?;
+        let each = per_second.div_ceil(200);
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(each as f64 / per_second as f64));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for at in (0..count).step_by(each) {
+            ticks.tick().await;
+            let mut batch = Pipeline::with_capacity(each);
+            for id in at..count.min(at + each) {
+                batch.cmd("XADD").arg(JOBS).arg("*").arg("tool").arg(tool).arg("input").arg(input(id));
+            }
+            batch.exec_async(&mut connection).await.context("adding jobs")?;
+        }
+        Ok(())
+    }
+
+    /// Whether every grant is accounted for by a call that the referee saw, or by one that was not sent; when all has ended.
+    pub(crate) async fn truth(&self, conditions: &str) -> Result<Line> {
+        let counted = self.quiet(VENDOR).await?;
+        let granted = self.metric("tidemill_admissions_total", "answer=\"granted\"").await?
+            + self.metric("tidemill_admissions_total", "answer=\"probe\"").await?;
+        let calls = self.referee.calls() as u64;
+        let seen = format!(
+            "{} (Redis) = {granted} (workers) = {calls} calls + {} unsent",
+            counted.granted, counted.unsent
+        );
+        let is_met = counted.granted == calls + counted.unsent && granted as u64 == counted.granted;
+        Ok(Line::new(("… grants, and calls that the referee saw", conditions), "equal", seen, Some(is_met)))
+    }
+
     /// What a tier has counted so far.
     pub(crate) async fn counted(&self, tier: &str) -> Result<Counted> {
         let states = self.store.services().states(&[tier]).await?;
         let Some(Some(state)) = states.first() else { return Ok(Counted::default()) };
         let of = |word: &str| state.counters.get(word);
         let ended = ["ok", "failed", "throttled", "ignored", "unsent"].into_iter().map(of).sum();
-        Ok(Counted {
-            granted: of("granted"),
-            unsent: of("unsent"),
-            ended,
-            retries: of("retries"),
-            probes: of("probes"),
-        })
+        Ok(Counted { granted: of("granted"), unsent: of("unsent"), ended })
     }
 
     /// Lets nothing more go, and waits until all that went has ended and been told (of killed workers' calls nobody tells).
     /// Gives when it stopped, by the referee's clock.
     pub(crate) async fn stop(&self) -> Result<Duration> {
         let stopped = self.referee.elapsed();
-        self.store.services().control(AUTHOR, VENDOR, Control::Pause(None)).await?;
+        let services = self.store.services();
+        // pausing twice is pausing; the connection may be of before a restart
+        while let Err(error) = services.control(AUTHOR, VENDOR, Control::Pause(None)).await {
+            if !error.is_transient() || self.referee.elapsed() > stopped + QUIET_WITHIN {
+                return Err(error).context("pausing the service");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.quiet(VENDOR).await?;
+        Ok(stopped)
+    }
+
+    /// Waits until all that was granted has ended and been told, or nobody is left to tell.
+    pub(crate) async fn quiet(&self, tier: &str) -> Result<Counted> {
         let start = Instant::now();
-        let mut before = (0, Instant::now());
+        let mut before = (0, start);
         loop {
-            let open = self.counted(VENDOR).await?.open();
-            if open != before.0 {
-                before = (open, Instant::now());
+            let counted = self.counted(tier).await?;
+            if counted.open() != before.0 {
+                before = (counted.open(), Instant::now());
             }
             // what stays open for longer than any call takes was a killed worker's
-            if open == 0 || before.1.elapsed() > Duration::from_secs(3) || start.elapsed() > QUIET_WITHIN {
-                return Ok(stopped);
+            let is_stuck = before.1.elapsed() > STUCK_AFTER || start.elapsed() > QUIET_WITHIN;
+            if counted.open() == 0 || is_stuck {
+                return Ok(counted);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
