@@ -100,7 +100,7 @@ local function is_nearly_used(tier)
     local _, s, most = limit_state(tier, i)
     if rule.kind == 'f' then
       if s.w == math.floor(tier.now / rule.window) and s.n > most * 0.8 then return true end
-    elseif s.t > tier.now + pace_of(rule, most) then
+    elseif s.t > tier.now + pace_of(rule, most) or (s.s or 0) > most * 0.8 then
       return true
     end
   end

@@ -1,8 +1,6 @@
--- The limits of a tier: GCRA (ITU-T I.371 annex A, ATM Forum TM 4.0) with burst b; `strict` at such a rate that no sliding window
--- holds more than its limit; beside it a sum over 256 slots for units whose calls differ in size or are corrected afterwards;
--- fixed windows as some providers count. The same arithmetic, in Rust, is in tidemill-policy, and a test compares the two.
-
-local SLOTS = 256
+-- The limits of a tier: GCRA (ITU-T I.371 annex A, ATM Forum TM 4.0) with burst b spreads calls; a strict limit has a sum over 512
+-- slots of its window beside it, which no call may take beyond the limit, whatever was given back or came late; fixed windows as some
+-- providers count. The same arithmetic, in Rust, is in tidemill-policy, and a test compares the two.
 
 -- What is in force now: the configured limit, the one found by trying (AIMD), or a lower one that the service told.
 local function limit_now(rule, s, now)
@@ -12,31 +10,19 @@ local function limit_now(rule, s, now)
 end
 
 -- The time of one unit, the burst, and the same as so many units in a period. What comes one by one has a step of whole
--- microseconds, so that a burst of it fits exactly; what a strict limit lets go at once is taken from its rate.
+-- microseconds, so that a burst of it fits exactly.
 local function pace_of(rule, most)
-  local period, units, burst = rule.window, most, math.min(rule.burst, most)
-  if rule.kind == 's' then
-    burst = math.min(rule.burst, math.max(1, math.floor(most / 2)))
-    period, units = rule.window + rule.slack, most - burst + 1
-  end
+  local period, units = rule.window, most
   if rule.whole then period, units = math.ceil(period / units), 1 end
-  return period / units, burst, period, units
+  return period / units, math.min(rule.burst, most), period, units
 end
 
--- Under a higher limit what is owed stays owed, in units. A lower one counts for what was used before, too: since any s that is at
--- most (t - s) / step.
+-- Under another limit what is owed stays owed, in units.
 local function relimit(rule, s, most, now)
-  if s.e and most > s.e and rule.kind ~= 'f' and s.t > now then
-    local _, burst, period, units = pace_of(rule, s.e)
+  if s.e and rule.kind ~= 'f' and s.t > now then
+    local _, _, period, units = pace_of(rule, s.e)
     local _, _, new_period, new_units = pace_of(rule, most)
-    -- more than a burst is a strict limit's wait for what was used before it fell: that has to pass as it is
-    local is_owed = rule.kind ~= 's' or rule.summed or s.t - now <= math.ceil(burst * period / units)
-    if is_owed then s.t = math.min(s.t, now + math.ceil((s.t - now) * new_period * units / (period * new_units))) end
-  end
-  if s.e and most < s.e and rule.kind == 's' and not rule.summed then
-    local was = pace_of(rule, s.e)
-    local step, burst = pace_of(rule, most)
-    s.t = s.t + math.max(0, rule.window + rule.slack + (burst - 1) * step - most * was)
+    s.t = now + math.ceil((s.t - now) * new_period * units / (period * new_units))
   end
   s.e = most
 end
@@ -68,18 +54,18 @@ end
 -- the window, or slots of another width, begin anew.
 local function slide(tier, i, rule, s)
   local slot = math.floor(tier.now / rule.slot)
-  if s.c and slot <= s.c and slot >= s.c - SLOTS then return end
+  if s.c and slot <= s.c and slot >= s.c - rule.slots then return end
   if not s.c then
     -- slots that were left by other rules are not ours
     local left = {}
-    for k = 0, SLOTS do left[k + 1] = i .. ':' .. string.format('%d', slot - k) end
+    for k = 0, rule.slots do left[k + 1] = i .. ':' .. string.format('%d', slot - k) end
     redis.call('HDEL', tier.sums_key, unpack(left))
     s.c, s.q, s.s = slot, 0, 0
     return
   end
   if s.q and s.q ~= 0 then redis.call('HSET', tier.sums_key, i .. ':' .. whole(s.c), string.format('%.6f', s.q)) end
   local gone, n = {}, 0
-  for k = s.c - SLOTS, slot < s.c and s.c or math.min(slot - SLOTS - 1, s.c) do
+  for k = s.c - rule.slots, slot < s.c and s.c or math.min(slot - rule.slots - 1, s.c) do
     n = n + 1
     gone[n] = i .. ':' .. string.format('%d', k)
   end
@@ -90,7 +76,7 @@ local function slide(tier, i, rule, s)
     end
     redis.call('HDEL', tier.sums_key, unpack(gone))
   end
-  if slot < s.c or slot - s.c > SLOTS or s.s < 0.000001 then s.s = 0 end
+  if slot < s.c or slot - s.c > rule.slots or s.s < 0.000001 then s.s = 0 end
   s.c, s.q = slot, 0
   redis.call('PEXPIRE', tier.sums_key, string.format('%d', math.ceil(rule.window / 500) + 60000))
 end
@@ -100,14 +86,17 @@ local function wait_of_sum(tier, i, rule, s, most, amount)
   slide(tier, i, rule, s)
   local over = s.s + amount - most
   if over <= 0.0000001 then return 0 end
-  local names = {}
-  for k = 0, SLOTS - 1 do names[k + 1] = i .. ':' .. string.format('%d', s.c - SLOTS + k) end
-  local found = redis.call('HMGET', tier.sums_key, unpack(names))
-  for k = 0, SLOTS - 1 do
-    over = over - (tonumber(found[k + 1] or 0) or 0)
-    if over <= 0.0000001 then return (s.c + k + 1) * rule.slot - tier.now end
+  -- the oldest slots, some at a time: mostly the first few are enough
+  for from = 0, rule.slots - 1, 16 do
+    local names = {}
+    for k = 0, 15 do names[k + 1] = i .. ':' .. string.format('%d', s.c - rule.slots + from + k) end
+    local found = redis.call('HMGET', tier.sums_key, unpack(names))
+    for k = 0, 15 do
+      over = over - (tonumber(found[k + 1] or 0) or 0)
+      if over <= 0.0000001 then return (s.c + from + k + 1) * rule.slot - tier.now end
+    end
   end
-  return (s.c + SLOTS + 1) * rule.slot - tier.now
+  return (s.c + rule.slots + 1) * rule.slot - tier.now
 end
 
 -- How long until `amount` conforms: 0 at once, nil never. `behind` is what waits before it.
@@ -158,7 +147,7 @@ local function correct_slot(tier, i, rule, s, delta, granted)
     s.q = s.q + delta
     return delta
   end
-  if slot < s.c - SLOTS then return 0 end
+  if slot < s.c - rule.slots then return 0 end
   local name = i .. ':' .. string.format('%d', slot)
   local left = math.max(0, (tonumber(redis.call('HGET', tier.sums_key, name) or 0) or 0))
   local less = math.max(delta, -left)
@@ -179,9 +168,6 @@ local function reconcile_limit(tier, i, delta, granted)
   local _, _, period, units = pace_of(rule, most)
   if delta > 0 then
     s.t = math.max(s.t, tier.now) + math.ceil(delta * period / units)
-  elseif rule.kind == 's' and not rule.summed then
-    -- the schedule does not know when they were taken: with what came since, one too many could follow
-    return
   else
     s.t = math.max(s.t - math.floor(-delta * period / units), math.min(s.t, tier.now))
   end

@@ -21,10 +21,9 @@ local RULE_READERS = {
   d = function(rules, word)
     local unit, kind, limit, window = word[1], word[2], tonumber(word[3]), tonumber(word[4])
     local slack, whole_units = tonumber(word[6]), unit == 'requests'
-    local summed = kind == 's' and not whole_units
     rules.limits[#rules.limits + 1] = { unit = unit, kind = kind, limit = limit, window = window, burst = tonumber(word[5]), slack = slack,
-      auto = word[7] == '1', initial = tonumber(word[8]), max = tonumber(word[9]), whole = whole_units, summed = summed,
-      slot = math.ceil((window + slack) / 256), sign = unit .. kind .. word[4] }
+      auto = word[7] == '1', initial = tonumber(word[8]), max = tonumber(word[9]), whole = whole_units, summed = kind == 's',
+      slot = math.ceil((window + slack) / 512), slots = math.ceil((window + slack) / math.ceil((window + slack) / 512)), sign = unit .. kind .. word[4] }
     rules.longest = math.max(rules.longest, window)
   end,
   b = function(rules, word)

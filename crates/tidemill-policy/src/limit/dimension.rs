@@ -41,7 +41,7 @@ pub struct Dimension {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Law {
     Schedule(Gcra),
-    /// A strict limit of anything but requests: the schedule spreads, the sum is what is never passed.
+    /// A strict limit: the schedule spreads, the sum is what is never passed.
     Summed(Gcra, SlidingSum),
     Fixed(FixedWindow),
 }
@@ -52,10 +52,8 @@ impl Dimension {
     pub fn new(rules: LimitRules) -> Self {
         let law = match rules.contract {
             Contract::FixedWindow => Law::Fixed(FixedWindow::default()),
-            Contract::Strict if rules.unit != REQUESTS => {
-                Law::Summed(Gcra::default(), SlidingSum::new(period_us(&rules)))
-            }
-            Contract::Strict | Contract::Average | Contract::Bucket => Law::Schedule(Gcra::default()),
+            Contract::Strict => Law::Summed(Gcra::default(), SlidingSum::new(period_us(&rules))),
+            Contract::Average | Contract::Bucket => Law::Schedule(Gcra::default()),
         };
         let aimd = rules.auto.then(|| Aimd::new(rules.initial));
         Self { rules, law, aimd, advertised: None, in_force: None }
@@ -81,16 +79,8 @@ impl Dimension {
         let Some(was) = self.in_force.replace(most).filter(|was| most != *was) else { return most };
         let paces = (&pace_of(&self.rules, was), &pace_of(&self.rules, most));
         match &mut self.law {
-            // more than a burst is a strict limit's wait for what was used before it fell: that has to pass as it is
-            Law::Schedule(gcra)
-                if most > was
-                    && self.rules.contract == Contract::Strict
-                    && gcra.tat_us().saturating_sub(now_us) > paces.0.cost_us(paces.0.burst()) => {}
-            Law::Schedule(gcra) | Law::Summed(gcra, _) if most > was => gcra.raise(paces, now_us),
-            Law::Schedule(gcra) if self.rules.contract == Contract::Strict => {
-                gcra.lower(paces, period_us(&self.rules), most);
-            }
-            Law::Schedule(_) | Law::Summed(..) | Law::Fixed(_) => {}
+            Law::Schedule(gcra) | Law::Summed(gcra, _) => gcra.rescale(paces, now_us),
+            Law::Fixed(_) => {}
         }
         most
     }
@@ -139,16 +129,12 @@ impl Dimension {
     }
 
     /// Corrects what was taken at `granted_us` to what was really used: less is given back, more counts from now on.
-    ///
-    /// A strict limit of requests gives nothing back: the schedule does not know when they were taken, and with what came
-    /// since one too many could follow.
     pub fn reconcile(&mut self, now_us: u64, granted_us: u64, (taken, used): (u64, u64)) {
         let pace = self.pace(now_us);
         let (less, more) = (taken.saturating_sub(used), used.saturating_sub(taken));
         let window_us = self.rules.window_us;
         match &mut self.law {
             Law::Schedule(gcra) if more > 0 => gcra.charge(&pace, now_us, more),
-            Law::Schedule(_) if self.rules.contract == Contract::Strict => {}
             Law::Schedule(gcra) => gcra.refund(&pace, now_us, less),
             Law::Summed(gcra, sum) if more > 0 => {
                 gcra.charge(&pace, now_us, more);
@@ -185,11 +171,6 @@ fn period_us(rules: &LimitRules) -> u64 {
 }
 
 fn pace_of(rules: &LimitRules, most: u64) -> Pace {
-    let pace = match rules.contract {
-        Contract::Strict => Pace::strict(most, rules.burst, rules.window_us, rules.slack_us),
-        Contract::Average | Contract::Bucket | Contract::FixedWindow => {
-            Pace::even(most, rules.burst, rules.window_us)
-        }
-    };
+    let pace = Pace::even(most, rules.burst, rules.window_us);
     if rules.unit == REQUESTS { pace.in_whole_steps() } else { pace }
 }

@@ -11,16 +11,6 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Never more than `limit` in any window of `window_us`, if the way to the service varies by at most `slack_us`.
-    ///
-    /// What comes at once has to be taken from the rate, so a burst above half of the limit is cut to that.
-    #[must_use]
-    pub fn strict(limit: u64, burst: u64, window_us: u64, slack_us: u64) -> Self {
-        let limit = limit.max(1);
-        let burst = burst.clamp(1, (limit / 2).max(1));
-        Self { period_us: window_us.saturating_add(slack_us).max(1), units: limit - burst + 1, burst }
-    }
-
     /// `limit` per `window_us` on average, and `burst` at once.
     #[must_use]
     pub fn even(limit: u64, burst: u64, window_us: u64) -> Self {
@@ -94,26 +84,13 @@ impl Gcra {
         self.take(pace, now_us, amount);
     }
 
-    /// Under a higher limit what is owed stays owed, in units: it takes less time.
-    pub fn raise(&mut self, (was, pace): (&Pace, &Pace), now_us: u64) {
+    /// Under another limit what is owed stays owed, in units.
+    pub fn rescale(&mut self, (was, pace): (&Pace, &Pace), now_us: u64) {
         let owed = self.tat_us.saturating_sub(now_us);
         if owed > 0 {
-            let less = scale_up(
-                owed,
-                pace.period_us.saturating_mul(was.units),
-                was.period_us.saturating_mul(pace.units),
-            );
-            self.tat_us = self.tat_us.min(now_us.saturating_add(less));
+            let divisor = was.period_us.saturating_mul(pace.units);
+            let owed = scale_up(owed, pace.period_us.saturating_mul(was.units), divisor);
+            self.tat_us = now_us.saturating_add(owed);
         }
-    }
-
-    /// Puts the schedule off so far that the window holds no more than `limit`, counting what was taken at the pace of `was`.
-    ///
-    /// What was taken since `s` is at most `(tat − s)/T` of the old step `T`, and the window of a call at `u` begins after
-    /// `u − P`. So the first call fits at `u ≥ tat + P − limit·T`; the later ones come more slowly than the old ones leave.
-    pub fn lower(&mut self, (was, pace): (&Pace, &Pace), period_us: u64, limit: u64) {
-        let later = period_us.saturating_add(pace.cost_us(pace.burst - 1));
-        let less = was.step_us().saturating_mul(limit);
-        self.tat_us = self.tat_us.saturating_add(later.saturating_sub(less));
     }
 }

@@ -232,7 +232,7 @@ proptest! {
 
     #[test]
     fn a_strict_limit_that_changes_is_kept_by_all_that_comes_after(
-        unit in units(), amount in limits(2_000), window in window(), ops in ops(false, 1), auto: bool,
+        unit in units(), amount in limits(2_000), window in window(), ops in ops(false, 4), auto: bool,
     ) {
         let given = rules(unit, Contract::Strict, amount, window);
         let mut history = History::of(LimitRules { auto, initial: (amount.0 / 2).max(1), ..given });
@@ -260,10 +260,9 @@ proptest! {
 
     #[test]
     fn what_was_underestimated_is_waited_for(
-        amount in limits(1_000), window in window(), taken in 1..50_u64, times in 1..6_u64,
+        limit in 100..1_000_u64, burst in 1..100_u64, window in window(), taken in 1..50_u64, times in 1..6_u64,
     ) {
-        let (limit, _) = amount;
-        prop_assume!(limit >= 100);
+        let amount = (limit, burst);
         for contract in [Contract::Strict, Contract::Average, Contract::Bucket] {
             let mut history = History::of(rules("total_tokens", contract, amount, window));
             let end = START + 5 * window.0;
@@ -275,7 +274,7 @@ proptest! {
                 }
             }
             // each window may be passed by what one call did not tell
-            let allowed = 6 * (limit + taken * times) + amount.1;
+            let allowed = 6 * (limit + taken * times) + burst;
             prop_assert!(history.total() <= allowed, "{contract:?}: {} of {allowed}", history.total());
         }
     }
@@ -399,6 +398,20 @@ fn a_call_larger_than_the_burst_is_paid_in_full() {
 fn a_burst_goes_at_once() {
     let mut history = History::of(rules("requests", Contract::Strict, (10_000, 25), (60 * SECOND, 240_000)));
     assert_eq!((0..30).filter(|_| history.ask(1)).count(), 25);
+}
+
+#[test]
+fn a_raised_limit_is_used_at_once() {
+    for unit in ["requests", "total_tokens"] {
+        let given = rules(unit, Contract::Strict, (600, 2), (60 * SECOND, 240_000));
+        let mut history = History::of(given);
+        history.dimension.advertise(START, 1, 0);
+        assert!(history.ask(1) && !history.ask(1));
+        history.now_us += SECOND;
+        history.dimension.advertise(history.now_us, 600, 0);
+        history.saturate(SECOND / 2, || 1);
+        assert!(history.total() > 5, "{unit}: {} since the raise", history.total());
+    }
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-/// Whole slots of a window.
-const SLOTS: u64 = 256;
+/// Whole slots of a period, at most: fewer where a slot of a microsecond would do.
+const MOST_SLOTS: u64 = 512;
 
-/// What was used in the newest 257 slots of 1/256 of the period: the present one, partly past, and 256 whole ones, so never
+/// What was used in the newest 513 slots of 1/512 of the period: the present one, partly past, and 512 whole ones, so never
 /// less than what was used in the period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlidingSum {
     slot_us: u64,
+    whole: u64,
     /// The newest slot seen. A clock that steps back changes nothing but that what is new leaves a little later.
     newest: u64,
     slots: BTreeMap<u64, u64>,
@@ -19,7 +20,8 @@ impl SlidingSum {
     /// An empty sum over `period_us`.
     #[must_use]
     pub fn new(period_us: u64) -> Self {
-        Self { slot_us: period_us.div_ceil(SLOTS).max(1), newest: 0, slots: BTreeMap::new() }
+        let slot_us = period_us.div_ceil(MOST_SLOTS).max(1);
+        Self { slot_us, whole: period_us.div_ceil(slot_us), newest: 0, slots: BTreeMap::new() }
     }
 
     /// The width of a slot: by so much longer than the period something may count.
@@ -44,7 +46,7 @@ impl SlidingSum {
         for (slot, used) in &self.slots {
             left = left.saturating_add(*used);
             if left >= over {
-                return ((slot + SLOTS + 1) * self.slot_us).saturating_sub(now_us);
+                return ((slot + self.whole + 1) * self.slot_us).saturating_sub(now_us);
             }
         }
         0
@@ -67,7 +69,7 @@ impl SlidingSum {
 
     fn slide(&mut self, now_us: u64) {
         self.newest = self.newest.max(now_us / self.slot_us);
-        let oldest = self.newest.saturating_sub(SLOTS);
+        let oldest = self.newest.saturating_sub(self.whole);
         self.slots.retain(|slot, used| *slot >= oldest && *used > 0);
     }
 }

@@ -22,8 +22,7 @@ impl Contract {
     #[must_use]
     pub fn default_burst(self, limit: u64) -> u64 {
         match self {
-            Self::Strict if limit < 20 => 1,
-            Self::Strict => (limit / 400).max(2),
+            Self::Strict => (limit / 50).max(1),
             Self::Average => (limit / 10).max(1),
             Self::Bucket | Self::FixedWindow => limit,
         }
@@ -87,8 +86,8 @@ pub struct Limit {
     /// How the limit is to be understood (default `strict`).
     #[serde(default)]
     pub contract: Contract,
-    /// How much at once (default: strict 1/400 of the limit, at least 2, and 1 of a limit below 20; average a tenth; bucket
-    /// all of it). Of a strict limit at most half, as it is taken from the rate; a fixed window has none.
+    /// How much at once, and so how much of a stall can be made good (default: strict a fiftieth of the limit; average a
+    /// tenth; bucket all of it; at least 1). A fixed window has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Strict only: by how much the way from the grant to the service may vary, in milliseconds (default 1/250 of the

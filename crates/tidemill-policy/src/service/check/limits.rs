@@ -72,12 +72,11 @@ fn burst_and_slack(found: &mut Found, limit: &Limit) {
             Contract::FixedWindow => {
                 found.add("burst", "a fixed window has none: all of it may come at once");
             }
-            Contract::Strict if burst > (bound / 2).max(1) => {
-                let most = (bound / 2).max(1);
-                let message = format!(
-                    "{burst} is more than half of the limit: what comes at once is taken from the rate; at most {most}"
+            Contract::Strict if burst > bound => {
+                found.add(
+                    "burst",
+                    format!("{burst} is more than the limit: at most {bound} may come at once"),
                 );
-                found.add("burst", message);
             }
             Contract::Strict | Contract::Average | Contract::Bucket => {}
         }

@@ -73,14 +73,14 @@ fn a_limit_that_cannot_be_held_is_refused() {
         (json!({ "limit": 0 }), "limit", "pause"),
         (json!({ "limit": 2_000_000_000_000_u64 }), "limit", "between"),
         (json!({ "window_ms": 0 }), "window_ms", "between"),
-        (json!({ "burst": 51 }), "burst", "half of the limit"),
+        (json!({ "burst": 101 }), "burst", "more than the limit"),
         (json!({ "burst": 0 }), "burst", "between"),
         (json!({ "contract": "fixed_window", "burst": 5 }), "burst", "at once"),
         (json!({ "contract": "average", "slack_ms": 5 }), "slack_ms", "strict"),
         (json!({ "slack_ms": 2000 }), "slack_ms", "between"),
         (json!({ "initial": 5 }), "initial", "auto"),
         (json!({ "limit": "auto", "initial": 50, "max": 20 }), "initial", "above"),
-        (json!({ "limit": "auto", "burst": 10 }), "burst", "at most 5"),
+        (json!({ "limit": "auto", "burst": 11 }), "burst", "at most 10"),
     ] {
         refused("openai", &limit(&members), &format!("openai.limits.0.{key}"), word);
     }
