@@ -182,10 +182,11 @@ prop_compose! {
         initial in proptest::option::of(1_u64..5_000), max in proptest::option::of(1_u64..1_000_000),
     ) -> Limit {
         let auto = fixed.is_none();
+        let most = fixed.or(initial).unwrap_or(1);
         Limit {
             unit, window_ms, contract,
             limit: fixed.map_or(Amount::Auto, Amount::Fixed),
-            burst: burst.filter(|_| contract != Contract::FixedWindow),
+            burst: burst.filter(|_| contract != Contract::FixedWindow).map(|burst| burst.min(most)),
             slack_ms: slack.filter(|slack| contract == Contract::Strict && *slack <= window_ms),
             initial: initial.filter(|_| auto), max: max.filter(|_| auto),
         }
@@ -240,7 +241,7 @@ proptest! {
             for limit in &rules.limits {
                 prop_assert!(limit.burst >= 1 && limit.initial >= 1 && limit.initial <= limit.max && limit.limit == limit.max);
                 if limit.contract == Contract::Strict {
-                    prop_assert!(limit.burst <= (limit.initial / 2).max(1), "{:?}", limit);
+                    prop_assert!(limit.burst <= limit.initial, "{:?}", limit);
                 }
             }
         }

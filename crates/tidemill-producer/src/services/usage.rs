@@ -45,10 +45,10 @@ pub(super) fn limit(rules: &LimitRules, state: Option<&LimitState>, now_us: f64)
     let (measure, used, of) = if rules.contract == Contract::FixedWindow {
         let is_now = state.window == Some((now_us / window).floor());
         ("window", state.used.filter(|_| is_now).unwrap_or(0.0), most)
-    } else if let Some(sum) = state.sum {
-        ("window", sum, most)
-    } else if rules.contract == Contract::Strict && rules.unit != "requests" {
-        ("window", 0.0, most)
+    } else if rules.contract == Contract::Strict {
+        // the sum is brought up to date by calls: of a time without any it says nothing
+        let is_past = state.arrival_us + window + real(rules.slack_us) < now_us;
+        ("window", state.sum.filter(|_| !is_past).unwrap_or(0.0), most)
     } else {
         let (step, burst) = pace(rules, most);
         ("burst", ((state.arrival_us - now_us) / step).clamp(0.0, burst), burst)
@@ -69,16 +69,8 @@ pub(super) fn limit(rules: &LimitRules, state: Option<&LimitState>, now_us: f64)
 
 /// The time of one unit in microseconds, and the burst. The functions in Redis reckon the same.
 fn pace(rules: &LimitRules, most: f64) -> (f64, f64) {
-    let (window, slack) = (real(rules.window_us), real(rules.slack_us));
-    let burst = real(rules.burst).min(most);
-    match rules.contract {
-        Contract::Strict if rules.unit == "requests" => ((window + slack) / (most - burst + 1.0), burst),
-        Contract::Strict => {
-            let burst = if burst >= most { most / 2.0 } else { burst };
-            ((window + slack) / (most - burst), burst)
-        }
-        Contract::Average | Contract::Bucket | Contract::FixedWindow => (window / most, burst),
-    }
+    let window = real(rules.window_us);
+    (window / most, real(rules.burst).min(most))
 }
 
 /// Calls in a second that the limits on requests let go at most.
@@ -86,7 +78,7 @@ pub(super) fn request_rate(limits: &[LimitRules]) -> Option<f64> {
     let of_requests = limits.iter().filter(|limit| limit.unit == "requests");
     let rates = of_requests.map(|limit| {
         let most = real(if limit.auto { limit.initial } else { limit.limit }).max(1.0);
-        1e6 / pace(limit, most).0.max(1.0)
+        most * 1e6 / real(limit.window_us + limit.slack_us).max(1.0)
     });
     rates.reduce(f64::min)
 }
