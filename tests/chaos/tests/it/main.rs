@@ -13,6 +13,7 @@
 mod clock;
 mod deaths;
 mod entries;
+mod examples;
 mod ledger;
 mod outages;
 mod pool;
