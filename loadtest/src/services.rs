@@ -80,8 +80,8 @@ impl Subject {
 
     async fn show(self, quick: bool) -> Result<Vec<Line>> {
         match self {
-            Self::Accuracy => accuracy::show(quick).await,
-            Self::Disturbance => disturbance::show(quick).await,
+            Self::Accuracy => Box::pin(accuracy::show(quick)).await,
+            Self::Disturbance => Box::pin(disturbance::show(quick)).await,
             Self::Cost => cost::show(quick).await,
             Self::Fairness => fairness::show(quick).await,
             Self::Blocking => blocking::show(quick).await,

@@ -67,9 +67,9 @@ pub(super) async fn show(quick: bool) -> Result<Vec<Line>> {
     registry.register(STAMP, Arc::clone(&stamp) as Arc<dyn Tool>)?;
     registry.register(LIMITED, Arc::clone(&limited) as Arc<dyn Tool>)?;
     let mut connection = bench.connect().await?;
-    fill(&mut connection, JOBS, &[("tool", LIMITED), ("input", "{}")], queued).await?;
     let (per_second, count) = OTHERS;
     let all = async {
+        fill(&mut connection, JOBS, &[("tool", LIMITED), ("input", "{}")], queued).await?;
         let at_once = stamp.send(&bench, per_second, count).await?;
         let start = Instant::now();
         while store.home().line_length(VENDOR).await? + 100 < queued as u64 {
@@ -87,7 +87,9 @@ pub(super) async fn show(quick: bool) -> Result<Vec<Line>> {
     );
     let line = |what: &str, latencies: &mut [f64]| {
         let [half, most, all] = [0.5, 0.99, 1.0].map(|share| quantile(latencies, share));
-        let seen = format!("p50 {half:.2} ms, p99 {most:.2} ms, longest {all:.2} ms");
+        let late = latencies.iter().filter(|latency| **latency >= 50.0).count();
+        let seen =
+            format!("p50 {half:.2} ms, p99 {most:.2} ms, longest {all:.2} ms; {late} of 50 ms and more");
         Line::new((what, conditions.as_str()), "p99 < 50 ms", seen, Some(most < 50.0))
     };
     let mut lines = vec![

@@ -53,18 +53,26 @@ async fn round_trips((per_second, seconds): (usize, usize), crew: Crew, most: f6
     pool.define(VENDOR, &json!({ "tools": ["echo"], "limits": [limit], "concurrency": 10_000 })).await?;
     pool.man(crew).await?;
     let count = per_second * seconds;
-    let start = Instant::now();
-    pool.steady(("echo", per_second, count), |id| id.to_string()).await?;
+    let counts = async || {
+        let exchanges = pool.metric("tidemill_admission_exchanges_total", "").await?;
+        Ok::<_, anyhow::Error>((exchanges, pool.metric("tidemill_service_calls_total", "").await?))
+    };
+    // the middle of the load counts: what the first and the last call cost more does not depend on their number
+    let middle = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = (Instant::now(), counts().await?);
+        tokio::time::sleep(Duration::from_secs(seconds as u64 - 2)).await;
+        Ok::<_, anyhow::Error>((before, (Instant::now(), counts().await?)))
+    };
+    let load = pool.steady(("echo", per_second, count), |id| id.to_string());
+    let (((from, before), (to, after)), ()) = tokio::try_join!(middle, load)?;
     pool.drained(WITHIN).await?;
-    let took = start.elapsed();
-    pool.quiet(VENDOR).await?;
-    let exchanges = pool.metric("tidemill_admission_exchanges_total", "").await?;
-    let calls = pool.metric("tidemill_service_calls_total", "").await?;
+    let (exchanges, calls) = (after.0 - before.0, after.1 - before.1);
     let each = exchanges / calls.max(1.0);
     let conditions = format!(
         "{}, {per_second} calls/s for {seconds} s, one limit, one cap; really {:.0}/s",
         crew.name(),
-        count as f64 / took.as_secs_f64()
+        calls / (to - from).as_secs_f64()
     );
     let seen = format!("{each:.4} ({exchanges} for {calls} calls)");
     Ok(Line::new(
