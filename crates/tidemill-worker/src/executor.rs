@@ -29,7 +29,7 @@ use crate::cache::LookUp;
 use crate::outcome::{Outcome, Place};
 use crate::part::Readied;
 use crate::shared::Shared;
-use admitting::Asking;
+use admitting::{Asking, Looking};
 use cancelled::Cancelled;
 
 /// What the executor reacts to.
@@ -87,7 +87,7 @@ pub(crate) struct Executor {
     /// Those of them that may be granted at once: a slot is kept for each.
     asked: usize,
     /// Waits for the cache.
-    looking: HashMap<u64, Assignment>,
+    looking: HashMap<u64, Looking>,
     /// Waits for an old answer.
     awaiting_stale: HashMap<u64, Box<Running>>,
     /// Running tools by tenant, where that is capped.
@@ -294,7 +294,11 @@ impl Executor {
     fn unknown(&self, mut entries: Vec<EntryId>) -> Vec<EntryId> {
         let waiting =
             self.ready.iter().chain(self.capped.values().flatten()).map(|assignment| &assignment.entry);
-        let asking = self.asking.values().map(|asking| &asking.assignment).chain(self.looking.values());
+        let asking = self
+            .asking
+            .values()
+            .map(|asking| &asking.assignment)
+            .chain(self.looking.values().map(|looking| &looking.assignment));
         let known: std::collections::HashSet<&EntryId> = self
             .active
             .values()
@@ -321,9 +325,11 @@ impl Executor {
                 self.hand_back(assignment);
             }
         }
-        for (_, assignment) in std::mem::take(&mut self.looking) {
-            self.shared.capacity.take(1);
-            self.hand_back(assignment);
+        for (_, looking) in std::mem::take(&mut self.looking) {
+            if looking.takes_no_room {
+                self.shared.capacity.take(1);
+            }
+            self.hand_back(looking.assignment);
         }
     }
 

@@ -24,6 +24,16 @@ pub(super) struct Asking {
     waits: bool,
 }
 
+/// An assignment whose answer the cache may have.
+pub(super) struct Looking {
+    pub(super) assignment: Assignment,
+    /// Others may be claimed meanwhile.
+    pub(super) takes_no_room: bool,
+}
+
+/// So many wait for the cache beside the work that fills the worker; more wait in its place.
+const MOST_LOOKING: usize = 512;
+
 impl Executor {
     /// Launches work, or asks first whether it may be done.
     pub(super) fn admit(&mut self, mut assignment: Assignment) {
@@ -264,14 +274,20 @@ impl Executor {
             let found = cache.look_up(&question(&facts.name, &tool, &call), &rules).await;
             drop(events.send(Event::LookedUp(key, Box::new(found))));
         });
-        self.looking.insert(key, assignment);
-        self.shared.capacity.lend(1);
+        // many equal calls that wait for one answer must not all be claimed meanwhile
+        let takes_no_room = self.looking.len() < MOST_LOOKING;
+        if takes_no_room {
+            self.shared.capacity.lend(1);
+        }
+        self.looking.insert(key, Looking { assignment, takes_no_room });
         None
     }
 
     pub(super) fn looked_up(&mut self, key: u64, found: LookUp) {
-        let Some(mut assignment) = self.looking.remove(&key) else { return };
-        self.shared.capacity.take(1);
+        let Some(Looking { mut assignment, takes_no_room }) = self.looking.remove(&key) else { return };
+        if takes_no_room {
+            self.shared.capacity.take(1);
+        }
         match found {
             LookUp::Hit(output) => self.answer(assignment, Ok(output)),
             LookUp::Failed(error) => self.answer(assignment, Err(error)),

@@ -89,7 +89,7 @@ impl Pool {
             writer.write_all(b"PING\r\n").await.unwrap();
         };
         let receiving = async {
-            let (mut seen, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+            let (mut seen, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
             while !seen.ends_with(b"+PONG\r\n") {
                 let count = reader.read(&mut buffer).await.unwrap();
                 assert!(count > 0, "redis hung up");
