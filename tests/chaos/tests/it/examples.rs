@@ -1,11 +1,11 @@
-//! Examples that are scripts, run as their readers run them.
+//! Examples that are scripts and pages with commands, run as their readers run them.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill_testkit::{Process, built_binary};
+use tidemill_testkit::{Process, RedisServer, built_binary};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_one_limit_as_the_example_shows() {
@@ -34,4 +34,63 @@ async fn two_workers_share_one_limit_as_the_example_shows() {
     let rows =
         output.lines().filter(|line| line.starts_with("vendor ") && line.contains("closed 0/")).count();
     assert!(rows >= 3, "it was shown as it went: {output}");
+}
+
+/// The code blocks of a page that are of one language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&*fence).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect()
+}
+
+/// The names of the services in a block, which stand two spaces deep.
+fn services_of(block: &str) -> Vec<String> {
+    let names = block.lines().filter_map(|line| {
+        let name = line.strip_prefix("  ").filter(|name| !name.starts_with([' ', '-', '#']))?;
+        Some(match name.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?.0.to_owned(),
+            None => name.split_once(':')?.0.to_owned(),
+        })
+    });
+    names.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pages_on_services_show_is_valid_and_works() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let server = RedisServer::start().await.unwrap();
+    let programs = built_binary("tidemill").unwrap();
+    let path =
+        format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
+    let run = |script: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-euc", script]).env("PATH", &path).env("TIDEMILL_REDIS_URL", server.url());
+        let done = shell.output().unwrap();
+        let told =
+            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{script}\n{told}");
+        told
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("services.yaml");
+    for page in ["services.md", "services-cache.md"] {
+        let page = std::fs::read_to_string(docs.join(page)).unwrap();
+        for block in blocks(&page, "yaml") {
+            std::fs::write(&file, &block).unwrap();
+            let names = services_of(&block);
+            assert!(!names.is_empty(), "{block}");
+            for name in names {
+                run(&format!("tidemill service set '{name}' --file '{}'", file.display()));
+            }
+        }
+        for block in blocks(&page, "sh") {
+            run(&block);
+        }
+    }
+    let listed = run("tidemill service list");
+    for name in
+        ["openai", "anthropic", "github", "orders-db", "vendor", "search", "geocoder", "@pool", "@tenant:*"]
+    {
+        assert!(listed.contains(name), "{name} is missing:\n{listed}");
+    }
+    assert!(!listed.contains("left out"), "{listed}");
 }
