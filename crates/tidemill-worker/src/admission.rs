@@ -10,6 +10,7 @@ mod exchange;
 mod hedges;
 mod learned;
 mod lease;
+mod lined;
 mod local;
 mod need;
 mod snapshot;
@@ -23,10 +24,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::assignment::Assignment;
-pub(crate) use engine::run;
+pub(crate) use engine::{behind, run};
 pub(crate) use hedges::HedgeShares;
 pub(crate) use learned::Learned;
 pub(crate) use lease::{Ended, Lease};
+pub(crate) use lined::Lined;
 pub(crate) use need::Need;
 pub(crate) use snapshot::{ServiceFacts, Snapshot};
 
@@ -86,6 +88,7 @@ pub(crate) struct Admission {
     sender: UnboundedSender<Message>,
     pub(crate) learned: Learned,
     pub(crate) hedges: HedgeShares,
+    pub(crate) lined: Lined,
 }
 
 impl Admission {
@@ -97,6 +100,7 @@ impl Admission {
             sender,
             learned: Learned::default(),
             hedges: HedgeShares::default(),
+            lined: Lined::default(),
         };
         (admission, messages)
     }

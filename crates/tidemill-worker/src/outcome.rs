@@ -24,6 +24,13 @@ pub(crate) struct Outcome {
     pub(crate) ending: Ending,
 }
 
+impl Outcome {
+    /// Whether its entry counts as held until it is settled.
+    pub(crate) const fn takes_room(&self) -> bool {
+        if let Ending::Park(park) = &self.ending { park.takes_room } else { true }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// A plain job that leaves nothing behind.
@@ -88,6 +95,8 @@ pub(crate) struct Park {
     pub(crate) tier: Arc<str>,
     pub(crate) tenant: Option<Arc<str>>,
     pub(crate) priority: u8,
+    /// Whether it still counts as held: not while it is only on its way back.
+    pub(crate) takes_room: bool,
 }
 
 #[derive(Debug)]

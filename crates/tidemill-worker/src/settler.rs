@@ -48,10 +48,12 @@ pub(crate) async fn run(
             round.extend(more);
         }
         let count = round.len();
+        // what is parked took no room since that was decided
+        let takes_room = round.iter().filter(|outcome| outcome.takes_room()).count();
         let groups = Groups::of(round).into_calls(CALL);
         join_all(groups.iter().map(|group| settle(&shared, &store, group))).await;
         shared.backlogs[partition].remove(count);
-        shared.capacity.give_back(count);
+        shared.capacity.give_back(takes_room);
     }
 }
 

@@ -111,6 +111,11 @@ impl Backlog {
         self.added.load(Ordering::Acquire)
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.mark().saturating_sub(self.settled.load(Ordering::Acquire))
+    }
+
     pub(crate) fn has_passed(&self, mark: u64) -> bool {
         self.settled.load(Ordering::Acquire) >= mark
     }

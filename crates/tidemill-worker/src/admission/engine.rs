@@ -328,6 +328,9 @@ impl Engine {
                 };
                 self.shared.metrics.waits.with(&[service, &hindrance.why]).inc();
                 let tier = names.get(hindrance.tier).cloned().unwrap_or_else(|| Arc::from("@pool"));
+                if matches!(other, Answer::Line(_)) {
+                    self.shared.admission.lined.saw(&tier, Instant::now());
+                }
                 let verdict = refusal(&other, hindrance, tier);
                 tell(waiting.asker, verdict, verdicts);
             }
@@ -435,6 +438,12 @@ fn tell(asker: Asker, verdict: Verdict, verdicts: &mut Vec<(u64, Verdict)>) {
         Asker::Executor(key) => verdicts.push((key, verdict)),
         Asker::Hedge(reply) => drop(reply.send(None)),
     }
+}
+
+/// Where a call goes that finds a line.
+pub(crate) fn behind(tier: Arc<str>) -> Verdict {
+    let hindrance = Hindrance { wait: Duration::ZERO, tier: 0, why: "line".to_owned() };
+    refusal(&Answer::Line(hindrance.clone()), &hindrance, tier)
 }
 
 /// A refusal as the executor carries it out.

@@ -11,7 +11,7 @@ use tidemill_tool::ToolError;
 use tokio::time::Instant;
 
 use super::{Event, Executor};
-use crate::admission::{Ended, Lease, Message, Need, ServiceFacts, Verdict};
+use crate::admission::{self, Ended, Lease, Message, Need, ServiceFacts, Verdict};
 use crate::assignment::{Assignment, End, Running};
 use crate::cache::{LookUp, Question};
 use crate::fallback::{self, Next};
@@ -31,6 +31,8 @@ pub(super) struct Looking {
     pub(super) takes_no_room: bool,
 }
 
+/// So many are on their way into lines beside the work that fills the worker.
+const MOST_PARKING: u64 = 20_000;
 /// So many wait for the cache beside the work that fills the worker; more wait in its place.
 const MOST_LOOKING: usize = 512;
 
@@ -46,6 +48,10 @@ impl Executor {
         }
         let Some(assignment) = self.look_up(assignment) else { return };
         let Some(need) = self.shared.admission.need(&assignment) else { return self.launch(assignment) };
+        if let Some(tier) = self.shared.admission.lined.before(&need) {
+            self.shared.metrics.admissions.with(&[need.service_name(), "line"]).inc();
+            return self.carry_out(assignment, admission::behind(tier));
+        }
         self.ask(assignment, need);
     }
 
@@ -155,7 +161,10 @@ impl Executor {
         let Running { place, entry, id, attempt, owner, admitted, .. } = running;
         let admitted = admitted.map(|admitted| *admitted);
         let standing = admitted.as_ref().and_then(|admitted| admitted.standing.as_deref());
+        // it is only on its way back: others may be claimed meanwhile, or much that is parked would hold up the little that is not
+        let takes_room = self.shared.backlogs[place.partition as usize].waiting() >= MOST_PARKING;
         let park = Park {
+            takes_room,
             id: id.to_string(),
             slot: owner.slot(),
             note,
@@ -166,6 +175,9 @@ impl Executor {
                 .and_then(|standing| standing.priority)
                 .unwrap_or(tidemill_protocol::DEFAULT_PRIORITY),
         };
+        if !park.takes_room {
+            self.shared.capacity.lend(1);
+        }
         self.settle(Outcome { place, entry, ending: Ending::Park(Box::new(park)) });
     }
 

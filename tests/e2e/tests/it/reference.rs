@@ -125,9 +125,10 @@ fn the_page_of_settings_is_what_the_structs_say() {
 
 #[test]
 fn the_page_of_metrics_is_what_the_constants_say() {
-    let programs: [(&str, &[MetricName]); 4] = [
+    let programs: [(&str, &[MetricName]); 5] = [
         ("every program", tidemill_runtime::metrics::ALL),
         ("tidemill-worker", tidemill_worker::metrics::ALL),
+        ("tidemill-worker: caches of services", tidemill_worker::cache::METRICS),
         ("tidemill-scheduler", tidemill_scheduler::metrics::ALL),
         ("tidemill-producer", tidemill_producer::metric_names::ALL),
     ];
