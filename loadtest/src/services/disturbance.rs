@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use tidemill_testkit::referee::Report;
+use tidemill_testkit::referee::{Change, Report, Rules};
 use tokio::time::Instant;
 
 use super::accuracy::{self, Seen};
-use super::load::{Load, VENDOR};
+use super::load::{Load, VENDOR, WINDOW};
 use super::pool::{Crew, Pool};
 use super::table::{Line, percent};
 use crate::bench::Mode;
@@ -66,7 +66,9 @@ pub(super) async fn show(quick: bool) -> Result<Vec<Line>> {
 
 async fn one(disturbance: Disturbance, load: Load, length: Duration) -> Result<Vec<Line>> {
     let mode = if disturbance == Disturbance::Restart { Mode::Aof } else { Mode::Off };
-    let mut pool = Pool::start(load.rules(), mode).await?;
+    // the stricter judge: what was used before counts in full against the lower limit
+    let rules = Rules { change: Change::AtOnce, ..load.rules() };
+    let mut pool = Pool::start(rules, mode).await?;
     pool.define(VENDOR, &load.definition(1)).await?;
     let conditions = format!("{WORKERS} workers, {} s, {}", length.as_secs(), disturbance.name());
     if disturbance == Disturbance::Clocks {
@@ -165,20 +167,32 @@ struct Halved {
 }
 
 impl Halved {
-    /// Use before and after apart: between the two the pool keeps to a limit that does not hold yet.
+    /// When the lower limit lets anything go at all: what was used before it was told fills the window for a while.
+    fn free(&self, report: &Report, limit: usize) -> Duration {
+        let before = report.arrivals.partition_point(|arrival| arrival.at < self.enforced);
+        let last = before.checked_sub(limit).and_then(|at| report.arrivals.get(at));
+        last.map_or(self.enforced, |arrival| (arrival.at + WINDOW).max(self.enforced))
+    }
+
+    /// Use before and after apart: between the two nothing may be used.
     fn lines(&self, load: Load, seen: &Seen, conditions: &str) -> Vec<Line> {
         let report: &Report = &seen.report;
         let first = report.arrivals.first().map_or(Duration::ZERO, |first| first.at);
         let before = report.use_share(first, self.told).requests_share;
-        let after = report.use_share(self.enforced, seen.stopped).requests_share;
+        let free = self.free(report, (load.calls_per_window() / 2) as usize);
+        let after = report.use_share(free, seen.stopped).requests_share;
+        let paused = free.saturating_sub(self.told).as_secs_f64();
         let worst = seen.worst();
         let what = format!("{}: fullest sliding window", load.name());
         vec![
             Line::new((what, conditions), "≤ 100.00 %", percent(worst), Some(worst <= 1.0)),
             Line::new(
-                ("… use of the limit, before and after", conditions),
+                (
+                    "… use of the limit, before the halving, and once the lower limit lets anything go",
+                    conditions,
+                ),
                 "≥ 99 %",
-                format!("{} and {}", percent(before), percent(after)),
+                format!("{} and {} (nothing may go for {paused:.1} s)", percent(before), percent(after)),
                 Some(before >= 0.99 && after >= 0.99),
             ),
             Line::new(
