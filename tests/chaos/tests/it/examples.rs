@@ -87,9 +87,7 @@ async fn what_the_pages_on_services_show_is_valid_and_works() {
         }
     }
     let listed = run("tidemill service list");
-    for name in
-        ["openai", "anthropic", "github", "orders-db", "vendor", "search", "geocoder", "@pool", "@tenant:*"]
-    {
+    for name in ["openai", "anthropic", "github", "orders-db", "vendor", "search", "@pool", "@tenant:*"] {
         assert!(listed.contains(name), "{name} is missing:\n{listed}");
     }
     assert!(!listed.contains("left out"), "{listed}");
