@@ -3,15 +3,19 @@
 //!
 //! * [`Gcra`]: how far apart calls are (generic cell rate algorithm; ITU-T I.371 annex A, ATM Forum Traffic Management 4.0).
 //!   Its twin is the token bucket: the same answers, one number less to keep.
-//! * [`SlidingSum`]: how much was used in a sliding window, for units whose calls differ in size or are corrected later.
+//! * [`SlidingSum`]: how much was used in a sliding window, at least.
 //! * [`FixedWindow`]: as some providers count.
 //! * [`Dimension`]: one limit of a tier, put together from these by its contract.
 //!
-//! Why a strict limit of requests needs no more than [`Gcra`]: between the first call of a window at `s` and its last at `e`,
-//! each call moves the theoretical arrival time by at least one step `T`, from no earlier than `s` to no later than
-//! `e + b·T`. So `k·T ≤ e − s + b·T`. With `T ≥ P/(L − b + 1)` and `e − s < P` that is `k < L + 1`. `P` is the window and the
-//! slack: calls whose way to the service takes between 0 and the slack longer than planned arrive within a window only if
-//! they were granted within `P`.
+//! Why a strict limit is never passed: a call is granted only if the sum, with it, stays within the limit; the sum holds at
+//! least what was granted within the last `P`, the window and the slack. Calls whose way to the service takes between 0 and
+//! the slack longer than planned arrive within one window only if they were granted within `P`. What turns out smaller than
+//! it was taken for is taken out of the slot of its own grant, what turns out larger is added to the present one.
+//!
+//! The schedule beside it spreads calls and loses nothing: it runs at the full rate, and its burst makes good what a stall
+//! missed. A schedule alone can be strict too, at `T = P/(L − b + 1)`, since `k` calls between `s` and `e` move it by `k·T`
+//! from no earlier than `s` to no later than `e + b·T`; but then each burst is taken from the rate, and what was missed or
+//! given back is lost.
 
 mod dimension;
 mod fixed;

@@ -159,7 +159,9 @@ impl Dimension {
 
     /// The service asked for less; only a limit that is looked for changes.
     pub fn throttled(&mut self, now_us: u64) {
-        self.limit(now_us);
+        if self.rules.auto {
+            self.limit(now_us);
+        }
         if let Some(aimd) = &mut self.aimd {
             aimd.throttled(now_us);
         }

@@ -24,8 +24,8 @@ const THROWN: u64 = 250_000;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    /// A call asks for so many tokens.
-    Ask { tokens: u64, retry: bool },
+    /// So many calls ask at once, each for so many tokens.
+    Ask { calls: usize, tokens: u64, retry: bool },
     /// The n-th of the calls under way ends.
     End { index: usize, outcome: CallOutcome, used: u64, latency_us: u64 },
     /// As before, and the service asks for a pause of so many microseconds.
@@ -50,8 +50,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         CallOutcome::Unsent,
     ]);
     let op = prop_oneof![
-        12 => (prop_oneof![0..20_u64, 0..400_u64], prop::bool::weighted(0.3))
-            .prop_map(|(tokens, retry)| Op::Ask { tokens, retry }),
+        12 => (prop_oneof![3 => Just(1), 1 => 2..6_usize], prop_oneof![0..20_u64, 0..400_u64], prop::bool::weighted(0.3))
+            .prop_map(|(calls, tokens, retry)| Op::Ask { calls, tokens, retry }),
         8 => (0..6_usize, outcome, 0..300_u64, 0..20_000_u64)
             .prop_map(|(index, outcome, used, latency_us)| Op::End { index, outcome, used, latency_us }),
         1 => (0..6_usize, 1..4_000_u64).prop_map(|(index, us)| Op::Pause { index, us }),
@@ -160,7 +160,7 @@ impl Twins {
         }
     }
 
-    async fn ask(&mut self, tokens: u64, retry: bool) -> Result<(), TestCaseError> {
+    async fn ask(&mut self, calls: usize, tokens: u64, retry: bool) -> Result<(), TestCaseError> {
         let request = CallRequest {
             is_retry: retry,
             is_hedge: false,
@@ -171,16 +171,22 @@ impl Twins {
             tiers: vec![(0, true), (1, true)],
             amounts: vec![("requests", 1.0), ("total_tokens", real(tokens))],
         };
-        let reply = self.exchange(Vec::new(), vec![request]).await;
+        let reply = self.exchange(Vec::new(), vec![request; calls]).await;
         let ask = Ask { amounts: amounts(tokens), retry, dice: THROWN };
-        let said = ask_all(&mut self.reference, self.now_us, &ask);
-        agree(&reply.answers[0], &said)?;
-        match said {
-            Said::Granted { probe, epoch } => {
+        for (at, answer) in reply.answers.iter().enumerate() {
+            let said = ask_all(&mut self.reference, self.now_us, &ask);
+            agree(answer, &said)?;
+            if let Said::Granted { probe, epoch } = said {
                 self.under_way.push(Call { at_us: self.now_us, tokens, epoch, probe });
+                continue;
             }
-            Said::Wait { us, .. } => self.wait_us = us,
-            Said::TooLarge(_) => {}
+            if let Said::Wait { us, .. } = said {
+                self.wait_us = us;
+            }
+            // those behind one that waits wait for it, too
+            let overtakes = reply.answers[at..].iter().any(|answer| matches!(answer, Answer::Granted { .. }));
+            prop_assert!(!overtakes, "{:?}", reply.answers);
+            break;
         }
         Ok(())
     }
@@ -245,7 +251,7 @@ impl Twins {
             notices: Vec::new(),
         };
         match op {
-            Op::Ask { tokens, retry } => self.ask(tokens, retry).await?,
+            Op::Ask { calls, tokens, retry } => self.ask(calls, tokens, retry).await?,
             Op::Pass(us) => self.pass(us).await,
             Op::Wait => {
                 let wait = std::mem::take(&mut self.wait_us);
