@@ -82,10 +82,10 @@ async fn granted(pool: &Pool, tier: &str, count: usize) -> Vec<u64> {
     let (mut waiting, mut granted, mut seq) = (Vec::new(), Vec::new(), 0);
     while granted.len() < count {
         let more = worker.claim(&[("default:first", count)], waiting.is_empty()).await.unwrap();
-        waiting.extend(more.into_iter().flat_map(|(_, entries)| entries).map(|entry| (entry, true)));
+        waiting.extend(more.into_iter().flat_map(|(_, entries)| entries));
         let requests: Vec<CallRequest<'_>> = waiting
             .iter()
-            .map(|(entry, new)| CallRequest {
+            .map(|entry| CallRequest {
                 is_retry: false,
                 is_hedge: false,
                 patience: Duration::from_secs(1),
@@ -104,8 +104,7 @@ async fn granted(pool: &Pool, tier: &str, count: usize) -> Vec<u64> {
         let reply = services.admit("w2", seq, 0.5, &exchange).await.unwrap();
         assert!(reply.accepted);
         let mut answers = reply.answers.into_iter();
-        waiting.retain_mut(|(_, new)| {
-            *new = false;
+        waiting.retain(|_| {
             let is_granted = matches!(answers.next(), Some(Answer::Granted { .. }));
             if is_granted {
                 granted.push(reply.now_us);
