@@ -24,7 +24,7 @@ def blocks():
     text = (ROOT / "README.md").read_text()
     shown = re.findall(r"```(\w+)\n(.*?)```", text, re.S)
     kinds = [kind for kind, _ in shown]
-    assert kinds == ["mermaid", "sh", "sh", "sh", "python", "javascript", "sh", "yaml", "sh"], f"README has other blocks now: {kinds}"
+    assert kinds == ["mermaid", "sh", "sh", "sh", "python", "javascript", "sh", "yaml", "sh", "sh"], f"README has other blocks now: {kinds}"
     return [block for _, block in shown]
 
 
@@ -116,12 +116,22 @@ def the_first_workflow(page, workflow, commands):
     page.check("its status", "succeeded" in json.dumps(told), told)
 
 
+def a_limit(page, commands):
+    seen = page.shell(commands)
+    row = next((line.split() for line in seen.splitlines() if line.startswith("vendor ")), [])
+    page.check("a service, and its line", len(row) > 10 and row[1] == "running" and int(row[10]) > 0, seen)
+    told = json.loads(page.run(["tidemill", "--json", "service", "show", "vendor"]))
+    granted = told["tiers"][0]["counters"]["granted"]
+    # the round of `top` took a second: 20 in any 2 of them
+    page.check("whose limit holds", 0 < granted <= 40, told)
+
+
 def main():
     for command in ("tidemill-quickstart", "test"):
         assert os.access(ROOT / command, os.X_OK), f"README shows ./{command}, which is not there"
     with tempfile.TemporaryDirectory() as folder:
         page = Page(Path(folder))
-        _, _, start, shell, in_python, in_node, results, workflow, commands = page.blocks
+        _, _, start, shell, in_python, in_node, results, workflow, commands, limit = page.blocks
         log = open(page.folder / "dev.log", "w+")
         pool = subprocess.Popen(["bash", "-c", "exec " + start.strip()], cwd=folder, env=page.env, stdout=log, stderr=log)
         try:
@@ -129,6 +139,7 @@ def main():
             page.check("a pool in one process", True, "")
             the_first_job(page, start, shell, in_python, in_node, results)
             the_first_workflow(page, workflow, commands)
+            a_limit(page, limit)
             pool.send_signal(signal.SIGINT)
             page.check("which ends on Ctrl-C", pool.wait(60) == 0, log.name)
         except BaseException:
