@@ -14,6 +14,7 @@ pub struct SlidingSum {
     /// The newest slot seen. A clock that steps back changes nothing but that what is new leaves a little later.
     newest: u64,
     slots: BTreeMap<u64, u64>,
+    sum: u64,
 }
 
 impl SlidingSum {
@@ -21,7 +22,7 @@ impl SlidingSum {
     #[must_use]
     pub fn new(period_us: u64) -> Self {
         let slot_us = period_us.div_ceil(MOST_SLOTS).max(1);
-        Self { slot_us, whole: period_us.div_ceil(slot_us), newest: 0, slots: BTreeMap::new() }
+        Self { slot_us, whole: period_us.div_ceil(slot_us), newest: 0, slots: BTreeMap::new(), sum: 0 }
     }
 
     /// The width of a slot: by so much longer than the period something may count.
@@ -33,7 +34,7 @@ impl SlidingSum {
     /// What counts now.
     pub fn sum(&mut self, now_us: u64) -> u64 {
         self.slide(now_us);
-        self.slots.values().sum()
+        self.sum
     }
 
     /// How long until `amount` fits under `limit`; 0: it does. At most the limit itself is asked for.
@@ -56,6 +57,7 @@ impl SlidingSum {
     pub fn add(&mut self, now_us: u64, amount: u64) {
         self.slide(now_us);
         *self.slots.entry(self.newest).or_default() += amount;
+        self.sum += amount;
     }
 
     /// Gives back what was granted at `granted_us` and not used, if it still counts.
@@ -63,13 +65,17 @@ impl SlidingSum {
         self.slide(now_us);
         let slot = (granted_us / self.slot_us).min(self.newest);
         if let Some(used) = self.slots.get_mut(&slot) {
-            *used = used.saturating_sub(amount);
+            let less = amount.min(*used);
+            *used -= less;
+            self.sum -= less;
         }
     }
 
     fn slide(&mut self, now_us: u64) {
         self.newest = self.newest.max(now_us / self.slot_us);
         let oldest = self.newest.saturating_sub(self.whole);
-        self.slots.retain(|slot, used| *slot >= oldest && *used > 0);
+        while let Some(gone) = self.slots.first_entry().filter(|first| *first.key() < oldest) {
+            self.sum -= gone.remove();
+        }
     }
 }
