@@ -118,12 +118,12 @@ def the_first_workflow(page, workflow, commands):
 
 def a_limit(page, commands):
     seen = page.shell(commands)
-    row = next((line.split() for line in seen.splitlines() if line.startswith("vendor ")), [])
+    row = [line.split() for line in seen.splitlines() if line.startswith("vendor ")][-1]
     page.check("a service, and its line", len(row) > 10 and row[1] == "running" and int(row[10]) > 0, seen)
     told = json.loads(page.run(["tidemill", "--json", "service", "show", "vendor"]))
     granted = told["tiers"][0]["counters"]["granted"]
-    # the round of `top` took a second: 20 in any 2 of them
-    page.check("whose limit holds", 0 < granted <= 40, told)
+    # of 100; a second or little more has passed since, and 20 may begin in any two
+    page.check("whose limit holds", 0 < granted <= 60, told)
 
 
 def main():
