@@ -91,7 +91,7 @@ pub struct Limit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Strict only: by how much the way from the grant to the service may vary, in milliseconds (default 1/250 of the
-    /// window, at most 250).
+    /// window, at least 20 or a tenth of it, at most 250).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack_ms: Option<u64>,
     /// With `limit: auto`: where it begins (default 10).

@@ -17,6 +17,10 @@ use super::limit::{Amount, Contract, DEFAULT_AUTO_INITIAL, DEFAULT_AUTO_MAX, Lim
 const US: u64 = 1_000;
 /// The slack of a strict limit, unless configured: this part of the window …
 const SLACK_PART: u64 = 250;
+/// … but at least this, as the way to a service varies whatever the window …
+const SLACK_MIN_US: u64 = 20 * US;
+/// … though not more than this part of a short window …
+const SLACK_MAX_PART: u64 = 10;
 /// … and at most this.
 const SLACK_MAX_US: u64 = 250 * US;
 
@@ -143,6 +147,11 @@ fn next<'a, T: FromStr>(values: &mut impl Iterator<Item = &'a str>) -> Option<T>
     values.next()?.parse().ok()
 }
 
+fn usual_slack(window_us: u64) -> u64 {
+    let least = SLACK_MIN_US.min(window_us / SLACK_MAX_PART);
+    (window_us / SLACK_PART).clamp(least, SLACK_MAX_US)
+}
+
 impl LimitRules {
     fn of(limit: &Limit) -> Self {
         let (most, initial, auto) = match limit.limit {
@@ -157,9 +166,9 @@ impl LimitRules {
         };
         let window_us = limit.window_ms.saturating_mul(US);
         let slack_us = match limit.contract {
-            Contract::Strict => limit
-                .slack_ms
-                .map_or_else(|| (window_us / SLACK_PART).min(SLACK_MAX_US), |ms| ms.saturating_mul(US)),
+            Contract::Strict => {
+                limit.slack_ms.map_or_else(|| usual_slack(window_us), |ms| ms.saturating_mul(US))
+            }
             Contract::Average | Contract::Bucket | Contract::FixedWindow => 0,
         };
         Self {
