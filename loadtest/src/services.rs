@@ -93,27 +93,34 @@ impl Subject {
     }
 }
 
+/// Shows a subject, or says why it cannot be shown: the others can be all the same.
+async fn attempt(subject: Subject, quick: bool) -> Vec<Line> {
+    say(&format!("services: {subject:?}"));
+    match subject.show(quick).await {
+        Ok(lines) => lines,
+        Err(error) => {
+            let what = (format!("{subject:?}"), "");
+            vec![Line::new(what, "", format!("not shown: {error:#}"), Some(false))]
+        }
+    }
+}
+
 /// Shows the subjects one after the other.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let conditions = Conditions::read(1, arguments.quick).await?;
     let mut table = Table::new(conditions);
-    for subject in Subject::ALL {
-        if !arguments.only.is_empty() && !arguments.only.contains(subject) {
-            continue;
-        }
-        say(&format!("services: {subject:?}"));
-        match subject.show(arguments.quick).await {
-            Ok(lines) => lines.into_iter().for_each(|line| table.add(line)),
-            // the others can be shown all the same
-            Err(error) => {
-                table.add(Line::new(
-                    (format!("{subject:?}"), ""),
-                    "",
-                    format!("not shown: {error:#}"),
-                    Some(false),
-                ));
-            }
-        }
+    let is_wanted = |subject: &Subject| arguments.only.is_empty() || arguments.only.contains(subject);
+    let mut wanted: Vec<Subject> = Subject::ALL.iter().copied().filter(is_wanted).collect();
+    // the two that take long disturb each other little
+    let together = [Subject::Accuracy, Subject::Disturbance];
+    if arguments.quick && wanted.starts_with(&together) {
+        wanted.drain(..together.len());
+        let (first, second) =
+            tokio::join!(attempt(Subject::Accuracy, true), attempt(Subject::Disturbance, true));
+        first.into_iter().chain(second).for_each(|line| table.add(line));
+    }
+    for subject in wanted {
+        attempt(subject, arguments.quick).await.into_iter().for_each(|line| table.add(line));
     }
     let text = table.markdown();
     std::io::stdout().lock().write_all(text.as_bytes()).ok();

@@ -42,6 +42,7 @@ async fn one(load: Load, crew: Crew, length: Duration) -> Result<Vec<Line>> {
     let conditions = format!("{}, {} s", crew.name(), length.as_secs());
     let mut lines = seen.lines(load, &conditions);
     lines.push(pool.truth(&conditions).await?);
+    lines.push(pool.asking(&conditions).await?);
     Ok(lines)
 }
 

@@ -192,6 +192,16 @@ impl Pool {
         Ok(Line::new(("… grants, and calls that the referee saw", conditions), "equal", seen, Some(is_met)))
     }
 
+    /// What waiting for a limit that is used up costs: round trips for admission, and refusals, for each call.
+    pub(crate) async fn asking(&self, conditions: &str) -> Result<Line> {
+        let calls = self.referee.calls().max(1) as f64;
+        let exchanges = self.metric("tidemill_admission_exchanges_total", "").await? / calls;
+        let waits = self.metric("tidemill_admission_waits_total", "").await? / calls;
+        let seen = format!("{exchanges:.2} and {waits:.2}");
+        let what = "… round trips for admission, and refusals, per call while more waits than may go";
+        Ok(Line::new((what, conditions), "", seen, None))
+    }
+
     /// What a tier has counted so far.
     pub(crate) async fn counted(&self, tier: &str) -> Result<Counted> {
         let states = self.store.services().states(&[tier]).await?;
