@@ -115,12 +115,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let together = [Subject::Accuracy, Subject::Disturbance];
     if arguments.quick && wanted.starts_with(&together) {
         wanted.drain(..together.len());
-        let (first, second) =
-            tokio::join!(attempt(Subject::Accuracy, true), attempt(Subject::Disturbance, true));
+        let (first, second) = tokio::join!(
+            Box::pin(attempt(Subject::Accuracy, true)),
+            Box::pin(attempt(Subject::Disturbance, true))
+        );
         first.into_iter().chain(second).for_each(|line| table.add(line));
     }
     for subject in wanted {
-        attempt(subject, arguments.quick).await.into_iter().for_each(|line| table.add(line));
+        Box::pin(attempt(subject, arguments.quick)).await.into_iter().for_each(|line| table.add(line));
     }
     let text = table.markdown();
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
