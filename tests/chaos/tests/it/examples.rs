@@ -59,11 +59,10 @@ async fn what_the_pages_on_services_show_is_valid_and_works() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let server = RedisServer::start().await.unwrap();
     let programs = built_binary("tidemill").unwrap();
-    let path =
-        format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
     let run = |script: &str| {
         let mut shell = Command::new("bash");
-        shell.args(["-euc", script]).env("PATH", &path).env("TIDEMILL_REDIS_URL", server.url());
+        shell.args(["-euc", "PATH=$0:$PATH; eval \"$1\""]).arg(programs.parent().unwrap()).arg(script);
+        shell.env("TIDEMILL_REDIS_URL", server.url());
         let done = shell.output().unwrap();
         let told =
             format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidemill_policy::service::Definition;
 use tidemill_store::{Author, keys};
-use tidemill_testkit::referee::{Latency, Referee, Report, Rules};
+use tidemill_testkit::referee::{Latency, Referee, Report, Rules, Usage};
 use tidemill_testkit::{FaultProxy, Traffic, wait_for, wait_until};
 use tokio::time::Instant;
 
@@ -21,6 +21,9 @@ const AUTHOR: Author<'static> = Author { who: "test", why: "a test", is_file: fa
 /// the way from a grant to the call.
 const WINDOW: Duration = Duration::from_secs(4);
 const SLACK_MS: u64 = 150;
+
+/// What each call uses.
+const TOKENS: u64 = 8;
 
 /// A strict limit of requests, as a definition says it.
 fn strict(limit: u64) -> Value {
@@ -51,9 +54,10 @@ impl Pool {
         self.worker_with(20, &settings, None).await
     }
 
+    /// Enqueues calls of so many tokens each.
     async fn calls(&self, referee: &Referee, count: usize) {
-        let input = json!({ "url": referee.url(), "max_redirects": 0 }).to_string();
-        self.jobs("call", count, "http.request", &input).await;
+        let input = json!({ "url": referee.url(), "json": { "tokens": TOKENS }, "max_redirects": 0 });
+        self.jobs("call", count, "http.request", &input.to_string()).await;
     }
 
     /// How many calls were granted so far.
@@ -163,6 +167,27 @@ async fn a_limit_holds_while_workers_are_killed_every_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_tokens_holds_while_those_who_reserved_them_are_killed() {
+    const JOBS: usize = 400;
+    const LIMIT: u64 = 1_500;
+    let pool = Pool::start().await;
+    let rules = taking(60).tokens(LIMIT, WINDOW).usage(Usage::OpenAi);
+    let referee = Referee::start_with(rules).unwrap();
+    let mut limit = strict(LIMIT);
+    limit["unit"] = json!("total_tokens");
+    // half as much again is reserved as is used, and given back when the answer tells; what the dead reserved is not
+    pool.define(json!({ "limits": [limit], "estimate": { "total_tokens": TOKENS * 3 / 2 } })).await;
+    let _scheduler = pool.scheduler().await;
+    let kills = kill_every_second(&pool, &referee, JOBS).await;
+    let report = referee.report();
+    println!("{report}");
+    assert!(report.worst_window.tokens_share <= 1.0, "{report}");
+    assert!(report.worst_window.tokens_share > 0.8, "the limit was not in use: {report}");
+    assert_eq!(report.violations, 0, "{report}");
+    repeated_at_most(&report, JOBS, report.unanswered + kills);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cap_holds_while_workers_are_killed_every_second() {
     const JOBS: usize = 200;
     const CAP: u32 = 10;
@@ -263,13 +288,19 @@ async fn a_worker_that_was_frozen_for_ten_seconds_starts_nothing_on_its_old_gran
     frozen.process.pause().unwrap();
     proxy.set(Traffic::Pass);
     let unheard = pool.granted().await - referee.calls();
-    let held = pool.all_held_by(&frozen.consumer()).await;
+    let consumer = frozen.consumer();
+    let mut held = pool.all_held_by(&consumer).await;
     assert!(held > 0, "the frozen worker held nothing");
 
     // the other one takes the whole limit meanwhile; ten seconds are two windows and a half
     let _other = pool.caller().await;
     let until = referee.elapsed() + Duration::from_secs(10);
-    wait_until(LONG, "ten seconds of the other's calls", async || referee.elapsed() >= until).await.unwrap();
+    let are_over = async || {
+        // its last read is still blocked in Redis, and may be given more
+        held = held.max(pool.all_held_by(&consumer).await);
+        referee.elapsed() >= until
+    };
+    wait_until(LONG, "ten seconds of the other's calls", are_over).await.unwrap();
     let lately = referee.report().between(until - WINDOW, until).count();
     assert!(lately > 100, "only {lately} calls in the last window: the limit was not in use");
     frozen.process.resume().unwrap();
