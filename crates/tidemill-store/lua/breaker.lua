@@ -81,6 +81,8 @@ local function window_of(tier)
   return calls, failed, slow
 end
 
+local function none() return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 } end
+
 local function add_to_window(tier, failed, slow)
   local b, rule = tier.state.b, tier.rules.breaker
   if rule.kind == 'c' then
@@ -89,18 +91,25 @@ local function add_to_window(tier, failed, slow)
     return
   end
   local index = math.floor(tier.now / math.ceil(rule.window / BUCKETS))
-  if not b.i or index - b.i >= BUCKETS or index < b.i then
-    b.c, b.f, b.l, b.i = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, index
-  end
+  if not b.i or index - b.i >= BUCKETS or index < b.i then b.c, b.f, b.l, b.i = none(), nil, nil, index end
   for k = b.i + 1, index do
     local at = k % BUCKETS + 1
-    b.c[at], b.f[at], b.l[at] = 0, 0, 0
+    b.c[at] = 0
+    if b.f then b.f[at] = 0 end
+    if b.l then b.l[at] = 0 end
   end
   b.i = index
   local at = index % BUCKETS + 1
   b.c[at] = b.c[at] + 1
-  if failed then b.f[at] = b.f[at] + 1 end
-  if slow then b.l[at] = b.l[at] + 1 end
+  -- of a service that is well these two are never there, which makes its state half as long
+  if failed then
+    b.f = b.f or none()
+    b.f[at] = b.f[at] + 1
+  end
+  if slow then
+    b.l = b.l or none()
+    b.l[at] = b.l[at] + 1
+  end
 end
 
 -- The outcome of a call that was granted in `epoch`; what was granted before an opening tells nothing about the time after it.
