@@ -2,6 +2,7 @@
 //! results, dead letters, audit records and error codes. Pure: no clock, no network, no Redis.
 
 mod audit;
+mod fold;
 mod ids;
 mod job;
 mod lua;
@@ -12,6 +13,7 @@ mod state;
 mod work;
 
 pub use audit::{AuditRecord, StepRecord};
+pub use fold::{Course, Flaw, Fold, RUN_SUBJECT, item_of};
 pub use ids::{
     EntryId, InvalidName, MAX_ID_BYTES, check_id, check_queue, check_service, check_target, check_tenant,
     check_user, partition_of,
