@@ -13,6 +13,8 @@
 local RETRY, HEDGE = 1, 2
 -- A line that nobody confirms is taken for gone after this long.
 local LINED_US = 3 * SECOND
+-- What needs much at once keeps others back for so long at a time. It comes again and again; when it does not, it is gone.
+local KEEPS_BACK_US = 10 * SECOND
 
 local function has_flag(flags, flag) return math.floor(flags / flag) % 2 == 1 end
 
@@ -35,6 +37,7 @@ end
 local function pause_tier(tier, long, call)
   local state = tier.state
   if state.p == -1 then return end
+  long = math.min(long, DAY)
   local till = math.ceil(tier.now + long * (1 + call.dice * 0.1))
   if (state.p or 0) < till then
     if (state.p or 0) <= tier.now then
@@ -149,7 +152,7 @@ local function answer_wait(call, request, tier, wait, why)
   local is_limit, ticketed = string.sub(why, 1, 6) == 'limit:', request.ticketed[tier]
   -- one that needs much at once is not overtaken for ever by those that need little
   if is_limit and large and ticketed and request.id ~= '' then
-    tier.state.ho, tier.state.hx, tier.state.hw = request.id, tier.now + wait + 2 * SECOND, why
+    tier.state.ho, tier.state.hx, tier.state.hw = request.id, tier.now + math.min(wait, KEEPS_BACK_US) + 2 * SECOND, why
   end
   if (is_limit or ticketed) and wait <= request.patience then
     return 0, wait + (ticketed and is_limit and spread(call, tier, why) or 0), tier.index, why

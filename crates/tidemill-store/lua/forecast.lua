@@ -52,7 +52,11 @@ local function outlook_of_breaker(tier)
   if not b or not rule or b.s == 'disabled' then return math.huge end
   if b.s == 'forced_open' then return 0, 5 * SECOND end
   if b.s == 'open' and tier.now < b.u then return 0, b.u - tier.now end
-  if b.s ~= 'closed' then return math.max(0, rule.probes - (b.s == 'open' and 0 or b.g)), 0 end
+  if b.s ~= 'closed' then
+    -- whose probes are overdue is found out by the next that asks, and all without a ticket wait in line
+    if b.s == 'half_open' and b.g > b.d and tier.now - b.h0 > rule.probe_us then return 1 end
+    return math.max(0, rule.probes - (b.s == 'open' and 0 or b.g)), 0
+  end
   if b.z and tier.now - b.z < rule.open_us then
     return math.floor(rule.probes * 2 ^ (8 * (tier.now - b.z) / rule.open_us)) + 1
   end
@@ -61,6 +65,8 @@ end
 
 local function outlook(tier, horizon)
   local state, now = tier.state, tier.now
+  -- its definition was removed: nothing that was done to it by hand holds any more, and nobody would take it back
+  if not tier.has_rules then return math.huge, 0, '', 0 end
   if state.p and (state.p == -1 or state.p > now) then return 0, state.p == -1 and 5 * SECOND or state.p - now, 'pause', 0 end
   local calls, blocked = outlook_of_breaker(tier)
   if calls == 0 then return 0, blocked, 'breaker', 0 end

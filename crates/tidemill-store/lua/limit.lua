@@ -155,9 +155,10 @@ local function correct_slot(tier, i, rule, s, delta, granted)
   return less
 end
 
--- What was really used, less what was reserved.
+-- What was really used, less what was reserved. Many times more than the limit is not believed: it would stop the tier for good.
 local function reconcile_limit(tier, i, delta, granted)
   local rule, s, most = limit_state(tier, i)
+  delta = math.min(delta, math.max(1000, 10 * rule.limit))
   if rule.kind == 'f' then
     if delta > 0 or s.w == math.floor(granted / rule.window) then
       if s.w ~= math.floor(tier.now / rule.window) then s.w, s.n = math.floor(tier.now / rule.window), 0 end

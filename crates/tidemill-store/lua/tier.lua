@@ -7,6 +7,8 @@ local SECOND = 1000000
 local HOLDER_US, SUSPECT_US = 3 * SECOND, 2 * SECOND
 -- A tier that nobody uses is forgotten after a day.
 local TIER_KEPT_MS = 86400000
+-- The longest that a service can have itself paused.
+local DAY = 86400 * SECOND
 
 local function now_us()
   local time = redis.call('TIME')
@@ -24,7 +26,7 @@ local RULE_READERS = {
     rules.limits[#rules.limits + 1] = { unit = unit, kind = kind, limit = limit, window = window, burst = tonumber(word[5]), slack = slack,
       auto = word[7] == '1', initial = tonumber(word[8]), max = tonumber(word[9]), whole = whole_units, summed = kind == 's',
       slot = math.ceil((window + slack) / 512), slots = math.ceil((window + slack) / math.ceil((window + slack) / 512)), sign = unit .. kind .. word[4] }
-    rules.longest = math.max(rules.longest, window)
+    rules.longest, rules.summed = math.max(rules.longest, window), rules.summed or kind == 's'
   end,
   b = function(rules, word)
     rules.breaker = { kind = word[1], window = tonumber(word[2]), min_calls = tonumber(word[3]), ratio = tonumber(word[4]),
@@ -62,21 +64,34 @@ local function shift_back(state, by)
   if b then b.u, b.h0, b.z = b.u and b.u - by, b.h0 and b.h0 - by, b.z and b.z - by end
 end
 
--- Opens a tier; a template that is gone has no rules, and a state that cannot be read begins anew.
-local function open_tier(name, state_key, held_key, sums_key, text, now)
+-- A key that holds something else begins anew: it must not stop all services of those who ask.
+local function own_hash(key)
+  if refused(redis.pcall('HLEN', key)) then redis.call('DEL', key) end
+end
+
+local function state_of(state_key)
   local packed = redis.pcall('GET', state_key)
   local known, state = false, nil
   if type(packed) == 'string' then known, state = pcall(cmsgpack.unpack, packed) end
-  if not known or type(state) ~= 'table' then state = {} end
-  state.l, state.n = state.l or {}, state.n or {}
+  if not known or type(state) ~= 'table' or type(state.l) ~= 'table' or type(state.n) ~= 'table' then return { l = {}, n = {} } end
+  return state
+end
+
+-- Opens a tier; a template that is gone has no rules, and a state that cannot be read begins anew.
+local function open_tier(name, state_key, held_key, sums_key, text, now)
+  local state, rules = state_of(state_key), rules_of(text or '')
+  -- before anything is written
+  if rules.cap then own_hash(held_key) end
+  if rules.summed then own_hash(sums_key) end
   if state.at and now < state.at - SECOND then shift_back(state, state.at - now) end
   state.at = now
-  return { name = name, state_key = state_key, held_key = held_key, sums_key = sums_key, rules = rules_of(text or ''), state = state,
+  return { name = name, state_key = state_key, held_key = held_key, sums_key = sums_key, rules = rules, has_rules = text, state = state,
     now = now, behind = {}, mine = 0 }
 end
 
 local function close_tier(tier)
   local state, kept = tier.state, math.max(TIER_KEPT_MS, math.ceil(tier.rules.longest / 500))
+  if (state.p or 0) > tier.now then kept = math.min(kept + math.ceil((state.p - tier.now) / 1000), LONGEST_MS) end
   -- what was set by hand stays until it is unset by hand
   if state.p == -1 or (state.b and (state.b.s == 'forced_open' or state.b.s == 'disabled')) then
     redis.call('SET', tier.state_key, cmsgpack.pack(state))
@@ -102,7 +117,8 @@ local function sweep_holders(tier)
     if expires < 0 and -expires < now then
       redis.call('HDEL', tier.held_key, holders[i])
       places = 0
-    elseif expires >= 0 and expires < now then
+    elseif (expires >= 0 and expires < now) or math.abs(expires) > now + HOLDER_US then
+      -- not renewed for long, or as a clock said that has stepped back since
       redis.call('HSET', tier.held_key, holders[i], string.format('%d %.0f 0', places, -(now + SUSPECT_US)))
     end
     held = held + places

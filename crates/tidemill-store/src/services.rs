@@ -19,6 +19,13 @@ pub struct Services {
     prefix: String,
 }
 
+/// Series of learned amounts that are kept.
+const MOST_LEARNED: usize = 5_000;
+/// Of them are told in one command.
+const LEARNED_AT_ONCE: usize = 500;
+/// After so long all that was learned begins anew; workers tell again what is missing.
+const LEARNED_KEPT_MS: u64 = 24 * 3_600 * 1_000;
+
 /// Begins the field of a definition as it last stood in a settings file.
 const FILE_FIELD: &str = "!file:";
 
@@ -382,19 +389,38 @@ impl Services {
         self.link.query("reading what was learned", &ask).await
     }
 
-    /// Tells others what calls use.
+    /// Tells others what calls use. Models come from inputs: of more than 5,000 only those that are known already are
+    /// kept, and each day all begins anew.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
     pub async fn learn(&self, amounts: &[(String, f64)]) -> Result<(), Error> {
-        if amounts.is_empty() {
-            return Ok(());
+        for some in amounts.chunks(LEARNED_AT_ONCE) {
+            let key = self.learned_key();
+            let mut ask = Pipeline::with_capacity(2);
+            ask.cmd("HLEN").arg(&key);
+            ask.cmd("HMGET").arg(&key).arg(some.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+            let (count, known): (usize, Vec<Option<f64>>) =
+                self.link.pipeline("reading what was learned", &ask).await?;
+            let mut room = MOST_LEARNED.saturating_sub(count);
+            let mut tell = Cmd::new();
+            tell.arg("HSET").arg(&key);
+            let mut tells = false;
+            for ((name, amount), known) in some.iter().zip(known) {
+                if known.is_none() && room == 0 {
+                    continue;
+                }
+                room -= usize::from(known.is_none());
+                tells = true;
+                tell.arg(name).arg(format!("{amount:.3}"));
+            }
+            if tells {
+                let mut write = Pipeline::with_capacity(2);
+                write.add_command(tell);
+                write.cmd("PEXPIRE").arg(&key).arg(LEARNED_KEPT_MS).arg("NX");
+                let (_, _): (i64, i64) = self.link.pipeline("telling what was learned", &write).await?;
+            }
         }
-        let mut tell = Cmd::new();
-        tell.arg("HSET").arg(self.learned_key());
-        for (name, amount) in amounts {
-            tell.arg(name).arg(format!("{amount:.3}"));
-        }
-        self.link.query("telling what was learned", &tell).await
+        Ok(())
     }
 }

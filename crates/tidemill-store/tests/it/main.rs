@@ -25,3 +25,4 @@ mod place;
 mod pool;
 mod runs;
 mod sequences;
+mod services_odd;
