@@ -59,8 +59,8 @@ pub struct StepDefinition {
     pub retry: RetryPolicy,
     /// How long an attempt may take, in milliseconds (default: the tool's setting).
     pub timeout_ms: Option<u64>,
-    /// Whether the steps that need it run on when it failed.
-    pub continue_on_error: bool,
+    /// What its failure means for the steps that need it.
+    pub on_error: OnError,
     /// Queue (default: the workflow's).
     pub queue: Option<String>,
 }
@@ -76,6 +76,48 @@ pub enum ActionDefinition {
         /// Its input, with expressions.
         with: Value,
     },
+    /// Chooses which of the steps that its cases name are run.
+    Switch(SwitchDefinition),
+}
+
+/// `switch`, as its author wrote it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SwitchDefinition {
+    /// The cases, in the order in which they are tried.
+    pub cases: Vec<CaseDefinition>,
+    /// Ids of the steps that are run where no case holds.
+    pub default: Option<Vec<String>>,
+    /// Which of the cases that hold count.
+    pub pick: Pick,
+}
+
+/// One case of a `switch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseDefinition {
+    /// Its condition.
+    pub when: Value,
+    /// Ids of the steps that are run where it holds.
+    pub then: Vec<String>,
+}
+
+/// Which of the cases that hold count; the member `match` of a `switch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pick {
+    /// The first.
+    #[default]
+    First,
+    /// Each of them.
+    All,
+}
+
+/// What a step's failure means for the steps that need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// It fails the run, as the workflow's `failure` says.
+    #[default]
+    Fail,
+    /// They run on, and the run may succeed.
+    Continue,
 }
 
 /// `for_each`, as its author wrote it.

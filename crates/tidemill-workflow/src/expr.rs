@@ -215,12 +215,12 @@ impl Filter {
     }
 
     /// Runs the filter as a condition.
-    pub(crate) fn decide(&self, input: Val, limits: &Limits) -> Result<bool, ExprError> {
+    pub(crate) fn decide(&self, input: Val, limits: &mut Limits) -> Result<bool, ExprError> {
         let decide = |value: Val| match value {
             Val::Bool(value) => Ok(value),
             other => Err(Fault::NotBoolean { got: other.kind() }),
         };
-        self.program.run(input, &mut { *limits }, decide).map_err(|fault| self.error(fault))
+        self.program.run(input, limits, decide).map_err(|fault| self.error(fault))
     }
 
     pub(crate) fn error(&self, fault: Fault) -> ExprError {

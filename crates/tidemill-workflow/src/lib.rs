@@ -12,10 +12,11 @@ mod source;
 mod template;
 
 pub use definition::{
-    ActionDefinition, Definition, FailurePolicy, ForEachDefinition, Join, MAX_STEPS, StepDefinition,
+    ActionDefinition, CaseDefinition, Definition, FailurePolicy, ForEachDefinition, Join, MAX_STEPS, OnError,
+    Pick, StepDefinition, SwitchDefinition,
 };
 pub use expr::{ExprError, Fault, Filter, Limits};
-pub use plan::{Action, Decision, Finish, Fires, ForEach, Need, Plan, PlanStep, ToolCatalog};
+pub use plan::{Action, ChosenBy, Decision, Finish, Fires, ForEach, Need, Plan, PlanStep, ToolCatalog};
 pub use problem::{Problem, ProblemCode, Problems};
 pub use scope::{RunView, Scope, StepView};
 pub use template::{Expr, References, Template};

@@ -4,6 +4,7 @@ mod compile;
 mod draw;
 mod graph;
 mod join;
+mod switch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -63,12 +64,14 @@ pub struct PlanStep {
     pub id: Arc<str>,
     /// What it does.
     pub action: Action,
-    /// The steps that it waits for.
+    /// The steps that it waits for, with the switch that chooses it.
     pub needs: Vec<u32>,
     /// How many of them.
     pub join: Join,
-    /// Condition; where it is false the step is skipped.
+    /// Condition; where it is false the step is skipped. Where a switch chooses the step, that it did is part of it.
     pub when: Option<Expr>,
+    /// The switch that chooses it.
+    pub chosen_by: Option<ChosenBy>,
     /// Input of the action.
     pub with: Template,
     /// Runs the action once per item.
@@ -92,6 +95,17 @@ pub enum Action {
         /// `name` or `name@version`.
         tool: Arc<str>,
     },
+    /// Calls nothing: what `with` renders to is the step's output.
+    Decide,
+}
+
+/// Where a step is named by a switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChosenBy {
+    /// Index of the step with the switch.
+    pub switch: u32,
+    /// Number of the case, from 0; `None` for the default.
+    pub case: Option<u32>,
 }
 
 /// How often and how wide an action is run.

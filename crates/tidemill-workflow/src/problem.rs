@@ -36,8 +36,10 @@ pub enum ProblemCode {
     BadToolInput,
     /// An expression that does not compile.
     BadExpression,
-    /// An expression reads a step that does not exist.
+    /// An expression reads, or a switch names, a step that does not exist.
     UnknownStepReference,
+    /// A step that is named twice by switches.
+    DuplicateChoice,
     /// An expression reads a step that has not surely ended before.
     NotUpstream,
     /// A JSON Schema that does not compile.
@@ -65,6 +67,7 @@ impl ProblemCode {
             Self::BadToolInput => "bad_tool_input",
             Self::BadExpression => "bad_expression",
             Self::UnknownStepReference => "unknown_step_reference",
+            Self::DuplicateChoice => "duplicate_choice",
             Self::NotUpstream => "not_upstream",
             Self::BadSchema => "bad_schema",
         }

@@ -4,12 +4,16 @@
 //! parts are bytes already, and an expression that is nothing but a path to a whole document (`.input`,
 //! `.steps.x.output`, `.item`) is answered by that document's text, unread.
 
+mod choice;
 mod compile;
 mod text;
 
 use std::sync::Arc;
 
+pub(crate) use choice::Case;
 pub(crate) use compile::{Around, Complaint, compile, compile_condition};
+
+use choice::{Choice, Chosen};
 
 use crate::expr::{ExprError, Fault, Filter, Limits, Val};
 use crate::scope::{Scope, text_or_null};
@@ -62,6 +66,8 @@ enum Piece {
     Value(Slot),
     /// An expression inside of a string.
     Text(Slot),
+    /// What a switch chooses.
+    Choice(Choice),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -133,20 +139,24 @@ impl Template {
 /// A condition: an expression that gives true or false.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {
-    slot: Slot,
+    /// That a switch chose the step.
+    chosen: Option<Chosen>,
+    /// The author's condition; without one it is true.
+    slot: Option<Slot>,
+    references: References,
 }
 
 impl Expr {
     /// What must be in scope.
     #[must_use]
     pub const fn references(&self) -> &References {
-        &self.slot.references
+        &self.references
     }
 
-    /// The jq text.
+    /// The text of the author's condition; there is none where only a switch decides.
     #[must_use]
-    pub fn source(&self) -> &str {
-        self.slot.filter.source()
+    pub fn source(&self) -> Option<&str> {
+        self.slot.as_ref().map(|slot| slot.filter.source())
     }
 
     /// Evaluates the condition.
@@ -154,9 +164,14 @@ impl Expr {
     /// # Errors
     /// When it fails, reaches a limit or gives anything but true or false.
     pub fn is_true(&self, scope: &Scope<'_>, limits: &Limits) -> Result<bool, ExprError> {
-        let filter = &self.slot.filter;
-        let document = scope.document(&self.slot.references).map_err(|fault| filter.error(fault))?;
-        filter.decide(document, limits)
+        if let Some(chosen) = &self.chosen
+            && !chosen.is_met(scope)?
+        {
+            return Ok(false);
+        }
+        let Some(slot) = &self.slot else { return Ok(true) };
+        let document = scope.document(&slot.references).map_err(|fault| slot.filter.error(fault))?;
+        slot.filter.decide(document, &mut { *limits })
     }
 }
 
@@ -196,6 +211,7 @@ impl Renderer<'_, '_> {
                 }
                 _ => self.evaluate(slot, references, true),
             },
+            Piece::Choice(choice) => choice.write(self, references),
         }
     }
 
@@ -212,23 +228,33 @@ impl Renderer<'_, '_> {
     }
 
     fn evaluate(&mut self, slot: &Slot, references: &References, as_text: bool) -> Result<(), ExprError> {
-        let document = match &self.document {
-            Some(document) => document.clone(),
-            None => {
-                let document = self.scope.document(references).map_err(|fault| slot.filter.error(fault))?;
-                self.document.insert(document).clone()
-            }
-        };
+        let document = self.document(slot, references)?;
         let written = if as_text {
             slot.filter.write_text(document, &mut self.left, &mut self.out)
         } else {
             slot.filter.write(document, &mut self.left, &mut self.out)
         };
-        written.map_err(|mut error| {
-            if let Fault::OutOfFuel { fuel } = &mut error.fault {
-                *fuel = self.limits.fuel;
-            }
-            error
-        })
+        written.map_err(|error| self.of_the_whole(error))
+    }
+
+    fn decide(&mut self, slot: &Slot, references: &References) -> Result<bool, ExprError> {
+        let document = self.document(slot, references)?;
+        slot.filter.decide(document, &mut self.left).map_err(|error| self.of_the_whole(error))
+    }
+
+    fn document(&mut self, slot: &Slot, references: &References) -> Result<Val, ExprError> {
+        if let Some(document) = &self.document {
+            return Ok(document.clone());
+        }
+        let document = self.scope.document(references).map_err(|fault| slot.filter.error(fault))?;
+        Ok(self.document.insert(document).clone())
+    }
+
+    /// The fuel that an error speaks of is what the whole was given, not what was left of it.
+    fn of_the_whole(&self, mut error: ExprError) -> ExprError {
+        if let Fault::OutOfFuel { fuel } = &mut error.fault {
+            *fuel = self.limits.fuel;
+        }
+        error
     }
 }

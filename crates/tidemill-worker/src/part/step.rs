@@ -10,8 +10,8 @@ use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
 use super::{Known, Readied};
-use crate::assignment::{Assignment, Owner, Progress, Standing, Target, item_end};
-use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome};
+use crate::assignment::{Assignment, Owner, Progress, Standing, Target, item_end, step_end};
+use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome, StepEnd};
 use crate::shared::Shared;
 
 /// Fuel for expressions that are evaluated where they stand; heavier ones go to a thread that may block.
@@ -22,6 +22,8 @@ enum Verdict {
     Skip,
     Expand(Vec<Bytes>),
     Run(Vec<u8>),
+    /// It calls nothing and has this output.
+    Decided(Vec<u8>),
 }
 
 pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Readied {
@@ -46,6 +48,7 @@ pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Read
             })
         }
         Ok(Verdict::Run(input)) => assign(shared, known, step, None, input),
+        Ok(Verdict::Decided(output)) => Readied::Done(decided(known, step, output)),
         Err(fault) => Readied::Done(known.failed(fault)),
     }
 }
@@ -76,7 +79,7 @@ pub(super) async fn ready_item(shared: &Arc<Shared>, known: Known, step: u32, it
 }
 
 fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError> {
-    let Some(PlanStep { when, with, for_each, .. }) = known.run.plan.step(step) else {
+    let Some(PlanStep { when, with, for_each, action, .. }) = known.run.plan.step(step) else {
         return Ok(Verdict::Skip);
     };
     if let Some(when) = when
@@ -90,7 +93,14 @@ fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError
             |item: Box<serde_json::value::RawValue>| Bytes::from(Box::<str>::from(item).into_string());
         return Ok(Verdict::Expand(items.into_iter().map(owned).collect()));
     }
-    with.render(&known.scope(with.references(), None), limits).map(Verdict::Run)
+    let rendered = with.render(&known.scope(with.references(), None), limits);
+    rendered.map(if *action == Action::Decide { Verdict::Decided } else { Verdict::Run })
+}
+
+fn decided(known: Known, step: u32, output: Vec<u8>) -> Outcome {
+    let end = step_end(known.run, step, StepState::Succeeded, known.part.attempt, Duration::ZERO);
+    let ending = Ending::Step(Box::new(StepEnd { output: output.into(), ..end }));
+    Outcome { place: known.place, entry: known.entry, ending }
 }
 
 /// Evaluates expressions: light ones here, heavy ones on a thread that may block.

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 use tidemill_protocol::RetryPolicy;
 
-use super::{ActionDefinition, Definition, FailurePolicy, ForEachDefinition, Join, StepDefinition};
+use super::{
+    ActionDefinition, CaseDefinition, Definition, FailurePolicy, ForEachDefinition, Join, OnError, Pick,
+    StepDefinition, SwitchDefinition,
+};
 
 impl Definition {
     /// The definition as JSON; parsing that gives an equal definition.
@@ -43,6 +46,10 @@ fn step(step: &StepDefinition) -> Value {
             out.set("tool", Some(tool.as_str()));
             out.set("with", (*with != json!({})).then(|| with.clone()));
         }
+        ActionDefinition::Switch(choice) => {
+            out.set("switch", Some(switch(choice)));
+            out.set("match", (choice.pick == Pick::All).then_some("all"));
+        }
     }
     out.set("needs", (!step.needs.is_empty()).then(|| step.needs.clone()));
     out.set("join", join(step.join));
@@ -50,9 +57,15 @@ fn step(step: &StepDefinition) -> Value {
     out.set("for_each", step.for_each.as_ref().map(for_each));
     out.set("retry", (step.retry != RetryPolicy::default()).then(|| retry(&step.retry)));
     out.set("timeout_ms", step.timeout_ms);
-    out.set("continue_on_error", step.continue_on_error.then_some(true));
+    out.set("on_error", (step.on_error == OnError::Continue).then_some("continue"));
     out.set("queue", step.queue.as_deref());
     Value::Object(out.0)
+}
+
+fn switch(switch: &SwitchDefinition) -> Vec<Value> {
+    let case = |case: &CaseDefinition| json!({ "when": case.when, "then": case.then });
+    let default = switch.default.iter().map(|ids| json!({ "default": ids }));
+    switch.cases.iter().map(case).chain(default).collect()
 }
 
 fn join(join: Join) -> Option<Value> {

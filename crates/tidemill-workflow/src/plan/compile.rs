@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::graph::{Graph, Spot};
+use super::switch::Choices;
 use super::{Action, Finish, ForEach, Plan, PlanStep, ToolCatalog};
-use crate::definition::{ActionDefinition, Definition, Join, Origin, StepDefinition};
+use crate::definition::{ActionDefinition, Definition, Join, OnError, Origin, StepDefinition};
 use crate::nearest::nearest;
 use crate::problem::{Problem, ProblemCode, Problems};
 use crate::schema::Schema;
 use crate::source::{Segment, path_text};
-use crate::template::{self, Complaint, Template};
+use crate::template::{self, Complaint, Expr, Template};
 
 /// Items that `for_each` runs at once where the definition does not say.
 const CONCURRENCY: u32 = 10;
@@ -47,7 +48,7 @@ impl Plan {
     }
 }
 
-struct Compiler<'c> {
+pub(super) struct Compiler<'c> {
     origin: &'c Origin,
     catalog: &'c dyn ToolCatalog,
     problems: Vec<Problem>,
@@ -61,7 +62,7 @@ fn name(name: &str) -> Segment {
     Segment::Name(name.to_owned())
 }
 
-fn step_path(step: usize, member: &str) -> Vec<Segment> {
+pub(super) fn step_path(step: usize, member: &str) -> Vec<Segment> {
     vec![name("steps"), Segment::At(step), name(member)]
 }
 
@@ -70,7 +71,7 @@ impl<'c> Compiler<'c> {
         Self { origin, catalog, problems: Vec::new(), tool_names: None, tool_schemas: HashMap::new() }
     }
 
-    fn problem(&mut self, path: &[Segment], code: ProblemCode, message: String) {
+    pub(super) fn problem(&mut self, path: &[Segment], code: ProblemCode, message: String) {
         let place = self.origin.root.place_of(path);
         let file = self.origin.file.to_string();
         self.problems.push(Problem {
@@ -83,7 +84,7 @@ impl<'c> Compiler<'c> {
         });
     }
 
-    fn complaints(&mut self, base: &[Segment], complaints: Vec<Complaint>) {
+    pub(super) fn complaints(&mut self, base: &[Segment], complaints: Vec<Complaint>) {
         for complaint in complaints {
             let path: Vec<Segment> = base.iter().cloned().chain(complaint.path).collect();
             self.problem(&path, complaint.code, complaint.message);
@@ -91,10 +92,14 @@ impl<'c> Compiler<'c> {
     }
 
     fn plan(&mut self, definition: &Definition) -> Plan {
-        let graph = self.graph(definition);
+        let (graph, choices) = self.graph(definition);
         let input_schema = definition.input.as_ref().and_then(|schema| self.schema(schema));
-        let steps =
-            definition.steps.iter().enumerate().map(|(at, step)| self.step(&graph, at, step)).collect();
+        let steps = definition
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(at, step)| self.step(&graph, &choices, (at, step)))
+            .collect();
         let ends = |edges: &[Vec<u32>]| {
             (0..).zip(edges).filter(|(_, edges)| edges.is_empty()).map(|(at, _)| at).collect()
         };
@@ -117,7 +122,7 @@ impl<'c> Compiler<'c> {
         }
     }
 
-    fn graph(&mut self, definition: &Definition) -> Graph {
+    fn graph(&mut self, definition: &Definition) -> (Graph, Choices) {
         let ids: Vec<Arc<str>> = definition.steps.iter().map(|step| Arc::from(step.id.as_str())).collect();
         let mut graph = Graph::new(ids);
         for (at, step) in (0_u32..).zip(&definition.steps) {
@@ -133,18 +138,17 @@ impl<'c> Compiler<'c> {
             }
             self.join(at as usize, step);
         }
+        let choices = self.choices(&mut graph, definition);
         for cycle in graph.cycles() {
             self.cycle(&graph, &cycle);
         }
-        graph
+        (graph, choices)
     }
 
     fn unknown_need(&mut self, graph: &Graph, (step, number): (usize, usize), need: &str) {
-        let hint = nearest(need, graph.ids.iter().map(AsRef::as_ref))
-            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         let mut path = step_path(step, "needs");
         path.push(Segment::At(number));
-        self.problem(&path, ProblemCode::UnknownNeed, format!("there is no step `{need}`{hint}"));
+        self.problem(&path, ProblemCode::UnknownNeed, graph.unknown(need));
     }
 
     /// A join that its needs can never meet.
@@ -181,33 +185,45 @@ impl<'c> Compiler<'c> {
         }
     }
 
-    fn step(&mut self, graph: &Graph, at: usize, step: &StepDefinition) -> PlanStep {
+    fn step(&mut self, graph: &Graph, choices: &Choices, (at, step): (usize, &StepDefinition)) -> PlanStep {
         let index = u32::try_from(at).unwrap_or(u32::MAX);
         let mut spot = Spot::of_step(graph, index);
         let mut complaints = Vec::new();
-        let when =
+        let condition =
             step.when.as_ref().and_then(|when| template::compile_condition(when, &mut spot, &mut complaints));
         self.complaints(&step_path(at, "when"), complaints);
+        let id = graph.id(index);
+        let chosen_by = choices.of(index);
+        let when = match chosen_by {
+            Some(by) => Some(Expr::chosen((by.switch, graph.id(by.switch)), Arc::clone(&id), condition)),
+            None => condition,
+        };
         let for_each = step.for_each.as_ref().map(|for_each| {
             let items = self.template(&for_each.items, &mut spot, &items_path(self.origin, at));
             let concurrency = for_each.concurrency.unwrap_or(CONCURRENCY);
             ForEach { items, concurrency, tolerate: for_each.tolerate.unwrap_or(0) }
         });
         spot.set_item(for_each.is_some());
-        let ActionDefinition::Tool { tool, with } = &step.action;
-        let with = self.template(with, &mut spot, &step_path(at, "with"));
-        self.tool(at, tool, &with);
+        let (action, with) = match &step.action {
+            ActionDefinition::Tool { tool, with } => {
+                let with = self.template(with, &mut spot, &step_path(at, "with"));
+                self.tool(at, tool, &with);
+                (Action::Tool { tool: tool.as_str().into() }, with)
+            }
+            ActionDefinition::Switch(switch) => (Action::Decide, self.switch(at, switch, &mut spot)),
+        };
         PlanStep {
-            id: graph.ids.get(at).cloned().unwrap_or_default(),
-            action: Action::Tool { tool: tool.as_str().into() },
+            id,
+            action,
             needs: graph.needs_of(index).to_vec(),
             join: step.join,
             when,
+            chosen_by,
             with,
             for_each,
             retry: step.retry.clone(),
             timeout_ms: step.timeout_ms,
-            continue_on_error: step.continue_on_error,
+            continue_on_error: step.on_error == OnError::Continue,
             queue: step.queue.clone(),
         }
     }

@@ -9,11 +9,12 @@ impl Plan {
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart TD\n");
         for (at, step) in self.steps.iter().enumerate() {
-            line(&mut text, format_args!("    n{at}[\"{}\"]", label(step, "<br/>")));
+            let (open, close) = if step.action == Action::Decide { ("{", "}") } else { ("[", "]") };
+            line(&mut text, format_args!("    n{at}{open}\"{}\"{close}", label(step, "<br/>")));
         }
         for (at, step) in self.steps.iter().enumerate() {
             for need in &step.needs {
-                line(&mut text, format_args!("    n{need} -->{} n{at}", edge_label(step, "|", "|")));
+                line(&mut text, format_args!("    n{need} -->{} n{at}", edge_label(step, *need, ("|", "|"))));
             }
         }
         text
@@ -26,13 +27,14 @@ impl Plan {
         line(&mut text, format_args!("digraph \"{} v{}\" {{", self.name, self.version));
         line(&mut text, format_args!("    rankdir=LR; node [shape=box];"));
         for (at, step) in self.steps.iter().enumerate() {
-            line(&mut text, format_args!("    n{at} [label=\"{}\"];", label(step, "\\n")));
+            let shape = if step.action == Action::Decide { ", shape=diamond" } else { "" };
+            line(&mut text, format_args!("    n{at} [label=\"{}\"{shape}];", label(step, "\\n")));
         }
         for (at, step) in self.steps.iter().enumerate() {
             for need in &step.needs {
                 line(
                     &mut text,
-                    format_args!("    n{need} -> n{at}{};", edge_label(step, " [label=\"", "\"]")),
+                    format_args!("    n{need} -> n{at}{};", edge_label(step, *need, (" [label=\"", "\"]"))),
                 );
             }
         }
@@ -48,18 +50,28 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 
 /// Ids and tool names are of letters, digits and `.-_/@`: nothing that needs an escape.
 fn label(step: &PlanStep, line_break: &str) -> String {
-    let Action::Tool { tool } = &step.action;
-    let mut label = format!("{}{line_break}{tool}", step.id);
+    let action = match &step.action {
+        Action::Tool { tool } => tool,
+        Action::Decide => "switch",
+    };
+    let mut label = format!("{}{line_break}{action}", step.id);
     if step.for_each.is_some() {
         label.push_str(" (for each)");
     }
-    if step.when.is_some() {
+    if step.when.as_ref().is_some_and(|when| when.source().is_some()) {
         label.push_str(" (if)");
     }
     label
 }
 
-fn edge_label(step: &PlanStep, open: &str, close: &str) -> String {
+/// A switch counts its cases from 1, as people do.
+fn edge_label(step: &PlanStep, need: u32, (open, close): (&str, &str)) -> String {
+    if let Some(by) = step.chosen_by.filter(|by| by.switch == need) {
+        return match by.case {
+            Some(case) => format!("{open}case {}{close}", case + 1),
+            None => format!("{open}default{close}"),
+        };
+    }
     match step.join {
         Join::All => String::new(),
         Join::Any => format!("{open}any{close}"),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::nearest::nearest;
 use crate::template::Around;
 
 /// Steps by index, with edges both ways.
@@ -38,8 +39,15 @@ impl Graph {
         self.needs.get(step as usize).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn id(&self, step: u32) -> Arc<str> {
+    pub(super) fn id(&self, step: u32) -> Arc<str> {
         self.ids.get(step as usize).cloned().unwrap_or_default()
+    }
+
+    /// That there is no step of this id, with the nearest that there is.
+    pub(super) fn unknown(&self, id: &str) -> String {
+        let hint = nearest(id, self.ids.iter().map(AsRef::as_ref))
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        format!("there is no step `{id}`{hint}")
     }
 
     /// Circles, each as the steps on it; every step that is part of one, or behind one, is explained by these.

@@ -82,7 +82,7 @@ pub(crate) fn compile_condition(
             None
         }
     };
-    slot.map(|slot| Expr { slot })
+    slot.map(|slot| Expr { chosen: None, references: slot.references.clone(), slot: Some(slot) })
 }
 
 /// The expression, if the string is exactly one. A line break after it, as a YAML block leaves it, does not count.

@@ -31,6 +31,13 @@ steps:
     with: "${ .item }"
     continue_on_error: true
     queue: gpu
+  - id: route
+    needs: [order]
+    switch:
+      - { when: "${ .steps.order.output.score > 0.5 }", then: [review] }
+      - { default: [] }
+    match: all
+  - { id: review, tool: echo, on_error: continue }
   - id: either
     tool: echo
     needs: [order, parts]
@@ -49,17 +56,17 @@ fn every_member_is_understood() {
     let plan = plan(FULL);
     assert_eq!((plan.name.as_str(), plan.version, plan.failure), ("enrich-order", 3, FailurePolicy::Finish));
     assert_eq!((plan.timeout_ms, plan.retention_ms), (Some(300_000), Some(86_400_000)));
-    assert_eq!((plan.roots(), plan.sinks(), plan.dependents(0)), (&[0][..], &[2][..], &[1, 2][..]));
+    assert_eq!((plan.roots(), plan.sinks(), plan.dependents(0)), (&[0][..], &[3, 4][..], &[1, 2, 4][..]));
     assert_eq!((plan.queue_of(0), plan.queue_of(1)), ("slow", "gpu"));
-    assert_eq!(plan.step_index("either"), Some(2));
+    assert_eq!(plan.step_index("either"), Some(4));
     assert_eq!(plan.step_index("neither"), None);
     let parts = plan.step(1).unwrap();
     assert_eq!(parts.action, Action::Tool { tool: "echo".into() });
     assert!(parts.continue_on_error);
     assert_eq!(parts.for_each.as_ref().map(|each| (each.concurrency, each.tolerate)), Some((3, 1)));
     assert_eq!(plan.fires_when(0), Some(Fires { ended: 0, ok: 0 }));
-    assert_eq!(plan.fires_when(2), Some(Fires { ended: 2, ok: 1 }));
-    assert_eq!(plan.step(2).unwrap().decide(&[Need::Pending, Need::Succeeded]), Decision::Run);
+    assert_eq!(plan.fires_when(4), Some(Fires { ended: 2, ok: 1 }));
+    assert_eq!(plan.step(4).unwrap().decide(&[Need::Pending, Need::Succeeded]), Decision::Run);
     assert!(matches!(plan.finish, Finish::Evaluate(_)));
 }
 
@@ -112,11 +119,54 @@ fn members_of_later_versions_are_refused_by_name() {
     let text = "name: w\nsteps:\n  - id: a\n    tool: echo\n    compensate: { tool: echo }\n";
     has_problem(text, ProblemCode::NotSupported, (5, 5), "`compensate` is not supported yet in this version");
     has_problem(
-        "name: w\nsteps:\n  - id: a\n    switch: []\n",
+        "name: w\nsteps:\n  - id: a\n    signal: go\n",
         ProblemCode::NotSupported,
         (4, 5),
-        "`switch` is not supported yet",
+        "`signal` is not supported yet",
     );
+    has_problem(
+        "name: w\nsteps:\n  - id: a\n    tool: echo\n    finally: true\n",
+        ProblemCode::NotSupported,
+        (5, 5),
+        "`finally` is not supported yet",
+    );
+}
+
+#[test]
+fn what_an_error_means_is_told_in_one_way() {
+    let continues = |members: &str| {
+        plan(&format!("name: w\nsteps: [{{id: a, tool: echo{members}}}]")).steps[0].continue_on_error
+    };
+    for (members, expected) in [
+        ("", false),
+        (", on_error: fail", false),
+        (", on_error: continue", true),
+        (", continue_on_error: true", true),
+        (", continue_on_error: true, on_error: continue", true),
+        (", on_error: fail, continue_on_error: false", false),
+    ] {
+        assert_eq!(continues(members), expected, "{members}");
+    }
+    let refused = |members: &str, code, column, message| {
+        has_problem(
+            &format!("name: w\nsteps: [{{id: a, tool: echo, {members}}}]"),
+            code,
+            (2, column),
+            message,
+        );
+    };
+    refused(
+        "on_error: fail, continue_on_error: true",
+        ProblemCode::BadValue,
+        45,
+        "says otherwise than `on_error`",
+    );
+    refused("continue_on_error: false, on_error: continue", ProblemCode::BadValue, 29, "leave it out");
+    refused("on_error: compensate", ProblemCode::NotSupported, 29, "`compensate` is not supported yet");
+    refused("on_error: goto", ProblemCode::NotSupported, 29, "use `fail` or `continue`");
+    refused("on_error: { goto: a }", ProblemCode::NotSupported, 29, "`goto` is not supported yet");
+    refused("on_error: contineu", ProblemCode::BadValue, 29, "did you mean `continue`?");
+    refused("on_error: {}", ProblemCode::BadValue, 29, "must be a string");
 }
 
 #[test]
@@ -408,10 +458,10 @@ fn a_plan_can_be_drawn() {
     let plan = plan(FULL);
     let mermaid = plan.to_mermaid();
     assert!(mermaid.starts_with("flowchart TD\n    n0[\"order<br/>http.request\"]\n"), "{mermaid}");
-    assert!(mermaid.contains("    n1 -->|any| n2\n") && mermaid.contains("    n0 --> n1\n"), "{mermaid}");
+    assert!(mermaid.contains("    n1 -->|any| n4\n") && mermaid.contains("    n0 --> n1\n"), "{mermaid}");
     let dot = plan.to_dot();
     assert!(
-        dot.contains("n0 -> n2 [label=\"any\"];") && dot.contains("n1 [label=\"parts\\necho (for each)\"];"),
+        dot.contains("n0 -> n4 [label=\"any\"];") && dot.contains("n1 [label=\"parts\\necho (for each)\"];"),
         "{dot}"
     );
 }

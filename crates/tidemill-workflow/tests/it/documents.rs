@@ -76,6 +76,11 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("step.tool", json!("echo@v1")),
         ("step.retry", json!({ "on": ErrorClass::ALL })),
         ("step.needs", json!(["b"])),
+        ("step.on_error", json!("continue")),
+        ("step.match", json!("all")),
+        ("step.on_error", json!("goto")),
+        ("step.on_error", json!({ "goto": "b" })),
+        ("step.finally", json!(true)),
         ("version", json!(0)),
         ("failure", json!("stop")),
         ("input", json!(5)),
@@ -100,5 +105,34 @@ fn the_schema_refuses_what_the_reader_refuses() {
         let definition = with(member, value.clone());
         let parsed = Definition::parse(&definition.to_string(), "w").is_ok();
         assert_eq!(schema.is_valid(&definition), parsed, "{member}: {value}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_steps_that_the_reader_refuses() {
+    let schema = schema();
+    for (step, valid) in [
+        (
+            json!({ "id": "a", "switch": [{ "when": true, "then": ["b"] }, { "default": [] }], "match": "all" }),
+            true,
+        ),
+        (json!({ "id": "a", "tool": "echo", "on_error": "fail", "continue_on_error": false }), true),
+        (json!({ "id": "a", "tool": "echo", "on_error": "fail", "continue_on_error": true }), false),
+        (json!({ "id": "a", "tool": "echo", "on_error": "continue", "continue_on_error": false }), false),
+        (json!({ "id": "a" }), false),
+        (json!({ "id": "a", "switch": [] }), false),
+        (json!({ "id": "a", "switch": [{}] }), false),
+        (json!({ "id": "a", "switch": [{ "when": true }] }), false),
+        (json!({ "id": "a", "switch": [{ "when": true, "then": ["b", "b"] }] }), false),
+        (json!({ "id": "a", "switch": [{ "when": true, "then": [], "default": [] }] }), false),
+        (json!({ "id": "a", "switch": [{ "default": "b" }] }), false),
+        (json!({ "id": "a", "switch": [{ "default": [] }], "match": "any" }), false),
+        (json!({ "id": "a", "switch": [{ "default": [] }], "tool": "echo" }), false),
+        (json!({ "id": "a", "switch": [{ "default": [] }], "with": {} }), false),
+        (json!({ "id": "a", "switch": [{ "default": [] }], "retry": {} }), false),
+    ] {
+        let definition = json!({ "name": "w", "steps": [step, { "id": "b", "tool": "echo" }] });
+        assert_eq!(schema.is_valid(&definition), valid, "{step}");
+        assert_eq!(Definition::parse(&definition.to_string(), "w").is_ok(), valid, "{step}");
     }
 }

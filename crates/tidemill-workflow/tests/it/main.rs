@@ -5,6 +5,7 @@ mod definitions;
 mod documents;
 mod expressions;
 mod laws;
+mod switches;
 mod templates;
 
 use serde_json::{Value, json};

@@ -110,6 +110,15 @@ impl<'n> Reader<'n> {
         value
     }
 
+    /// Says of each of these members that is there why it must not be.
+    pub(super) fn refuse(&mut self, fields: &Fields<'_>, names: &[&str], why: &str) {
+        for name in names.iter().filter(|name| fields.has(name)) {
+            self.path.push(Segment::Name((*name).to_owned()));
+            self.bad_value(format!("`{name}` {why}"));
+            self.path.pop();
+        }
+    }
+
     /// Reads a member that must be there.
     pub(super) fn required<T>(
         &mut self,

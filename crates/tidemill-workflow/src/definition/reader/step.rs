@@ -1,10 +1,12 @@
 //! One step.
 
+mod switch;
+
 use serde_json::{Map, Value};
 use tidemill_protocol::{ErrorClass, RetryPolicy};
 
 use super::fields::{Fields, MAX_MS, Reader};
-use crate::definition::{ActionDefinition, ForEachDefinition, Join, StepDefinition};
+use crate::definition::{ActionDefinition, ForEachDefinition, Join, OnError, StepDefinition};
 use crate::problem::ProblemCode;
 use crate::source::{Kind, Node};
 
@@ -18,13 +20,19 @@ const MEMBERS: &[&str] = &[
     "for_each",
     "retry",
     "timeout_ms",
+    "on_error",
     "continue_on_error",
     "queue",
+    "switch",
+    "match",
 ];
 /// Members that later versions carry out.
 const LATER: &[&str] = &[
     "compensate",
-    "switch",
+    "finally",
+    "while",
+    "until",
+    "race",
     "workflow",
     "signal",
     "wait",
@@ -33,7 +41,6 @@ const LATER: &[&str] = &[
     "fallback",
     "cache",
     "concurrency_key",
-    "on_error",
 ];
 
 /// Reads a step. One without a valid id is dropped: nothing could name it.
@@ -49,13 +56,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<StepDefinitio
         for_each: reader.optional(&fields, "for_each", for_each),
         retry: reader.optional(&fields, "retry", retry).unwrap_or_default(),
         timeout_ms: reader.optional(&fields, "timeout_ms", Reader::milliseconds),
-        continue_on_error: reader.optional(&fields, "continue_on_error", Reader::boolean).unwrap_or_default(),
+        on_error: on_error(reader, &fields),
         queue: reader.optional(&fields, "queue", Reader::queue_name),
     };
     id.map(|_| step)
 }
 
 fn action(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ActionDefinition {
+    if fields.has("switch") {
+        return ActionDefinition::Switch(switch::read(reader, fields));
+    }
+    reader.refuse(fields, &["match"], "has a meaning with `switch` only");
     let later = LATER.iter().any(|name| fields.has(name));
     let tool = if later && !fields.has("tool") {
         // Whatever the step does instead has its own problem.
@@ -67,6 +78,36 @@ fn action(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ActionDefinition {
     ActionDefinition::Tool {
         tool: tool.unwrap_or_default(),
         with: with.unwrap_or_else(|| Value::Object(Map::new())),
+    }
+}
+
+/// `on_error`, or `continue_on_error: true`, which says the same as `on_error: continue`.
+fn on_error(reader: &mut Reader<'_>, fields: &Fields<'_>) -> OnError {
+    let word = reader.optional(fields, "on_error", on_error_word);
+    let continues = reader.optional(fields, "continue_on_error", Reader::boolean);
+    let meant = continues.map(|yes| if yes { OnError::Continue } else { OnError::Fail });
+    match (word, meant) {
+        (Some(word), Some(meant)) if word != meant => {
+            reader.refuse(fields, &["continue_on_error"], "says otherwise than `on_error`; leave it out");
+            word
+        }
+        (word, meant) => word.or(meant).unwrap_or_default(),
+    }
+}
+
+fn on_error_word(reader: &mut Reader<'_>, node: &Node) -> Option<OnError> {
+    const RESERVED: [&str; 2] = ["compensate", "goto"];
+    let reserved = RESERVED.into_iter().find(|word| {
+        node.member(word).is_some() || matches!(&node.kind, Kind::Scalar(Value::String(text)) if text == word)
+    });
+    if let Some(word) = reserved {
+        let message = format!("`{word}` is not supported yet in this version; use `fail` or `continue`");
+        reader.problem(ProblemCode::NotSupported, message);
+        return None;
+    }
+    match reader.word(node, &["fail", "continue"])? {
+        "continue" => Some(OnError::Continue),
+        _ => Some(OnError::Fail),
     }
 }
 
@@ -84,6 +125,7 @@ fn tool(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     None
 }
 
+/// Ids of steps, each once.
 fn needs(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
     let Kind::Array(nodes) = &node.kind else {
         reader.bad_value(format!("must be an array of step ids, not {}", node.kind_name()));
