@@ -172,10 +172,12 @@ impl Fault {
         }
     }
 
-    // the client has no kind of its own for these: Redis's first word decides
+    // the client has no kind of its own for these: Redis's first word decides, in a pipeline that of the first command refused
     fn of_code(error: &RedisError) -> Self {
-        let detail = error.detail().unwrap_or_default();
-        match error.code().unwrap_or_default() {
+        let refused = error.clone().into_server_errors();
+        let first = refused.as_ref().and_then(|refused| refused.first()).map(|(_, refused)| refused);
+        let detail = first.map_or_else(|| error.detail(), |refused| refused.details()).unwrap_or_default();
+        match first.map_or_else(|| error.code(), |refused| Some(refused.code())).unwrap_or_default() {
             "UNBLOCKED" => Self::Unblocked,
             "OOM" => Self::OutOfMemory,
             "BUSY" => Self::Busy,

@@ -27,6 +27,7 @@ mod services;
 mod settings;
 mod store;
 mod upkeep;
+mod verify;
 mod wire;
 
 pub use claims::{ClaimedEntry, Claimer, Pending};
@@ -56,3 +57,4 @@ pub use services::{
 };
 pub use settings::Settings;
 pub use store::{Partition, ServerFacts, Store};
+pub use verify::{Drift, Finding, InFlight, RunWalk, Shape, Shapes, StepShape, Verdict, Whereabouts};

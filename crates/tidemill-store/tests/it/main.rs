@@ -26,3 +26,4 @@ mod pool;
 mod runs;
 mod sequences;
 mod services_odd;
+mod verify;

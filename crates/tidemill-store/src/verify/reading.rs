@@ -1,0 +1,328 @@
+//! One reading of a run.
+
+use std::sync::Arc;
+
+use redis::{Cmd, Pipeline, Value};
+use tidemill_protocol::{AuditRecord, Fold, RunState, StepRecord};
+
+use super::{Drift, Finding, InFlight, Shape, Shapes, Whereabouts, compare};
+use crate::{Error, Fault, Partition, Slot, claims};
+
+/// Fields read in one call.
+const FIELDS: usize = 1_000;
+/// Entries of the audit read in one call.
+const ENTRIES: usize = 500;
+/// A run that stood still for this long with nothing in flight will not go on by itself, in milliseconds.
+pub(super) const STILL_MS: u64 = 30_000;
+
+/// What was read of a run.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) id: String,
+    pub(super) workflow: Option<String>,
+    pub(super) head: Head,
+    pub(super) shape: Option<Arc<Shape>>,
+    pub(super) steps: Vec<StepRow>,
+    pub(super) fold: Fold,
+    /// Records read, well-formed or not.
+    pub(super) records: u64,
+    /// Found while reading.
+    pub(super) found: Vec<Finding>,
+    pub(super) flights: Vec<(InFlight, Whereabouts)>,
+    /// How long its last move is past, where that matters.
+    pub(super) still_ms: u64,
+    /// Nothing moved from the first read to the last.
+    pub(super) steady: bool,
+}
+
+/// What the run says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) state: String,
+    pub(super) seq: Option<String>,
+    pub(super) done: Option<String>,
+    pub(super) failed: Option<String>,
+    pub(super) started_ms: Option<String>,
+    pub(super) ended_ms: Option<String>,
+    pub(super) is_live: bool,
+    pub(super) is_ended: bool,
+}
+
+/// What is stored of one step.
+#[derive(Debug, Default)]
+pub(super) struct StepRow {
+    pub(super) text: Option<String>,
+    pub(super) record: Option<StepRecord>,
+    /// Its counters of ended and successful needs.
+    pub(super) needs: [Option<String>; 2],
+    /// Its items: total, dispatched, ended, failed.
+    pub(super) items: [Option<String>; 4],
+}
+
+const HEAD: [&str; 6] = ["st", "q", "d", "f", "t1", "t2"];
+
+impl Reading {
+    /// `None`: there is no such run.
+    pub(super) async fn take<S: Shapes + Sync>(
+        partition: &Partition,
+        id: &str,
+        shapes: &S,
+    ) -> Result<Option<Self>, Error> {
+        match Self::read(partition, id, shapes).await {
+            Err(Error::Redis { fault: Fault::WrongType, .. }) => Ok(Some(Self::of_another_type(id))),
+            reading => reading,
+        }
+    }
+
+    async fn read<S: Shapes + Sync>(
+        partition: &Partition,
+        id: &str,
+        shapes: &S,
+    ) -> Result<Option<Self>, Error> {
+        let mut ask = Cmd::new();
+        ask.arg("HGET").arg(partition.keys().run(id)).arg("wf");
+        let workflow: Option<Vec<u8>> = partition.link().query("reading a run", &ask).await?;
+        let workflow = workflow.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let shape = match &workflow {
+            Some(workflow) => shapes.of(workflow).await?,
+            None => None,
+        };
+        let mut reading = Self::empty(id, workflow, shape);
+        if !reading.first(partition).await? {
+            return Ok(None);
+        }
+        reading.check_items(partition).await?;
+        reading.look_for_flights(partition).await?;
+        if !reading.steady {
+            reading.steady = reading.stands(partition).await?;
+        }
+        Ok(Some(reading))
+    }
+
+    fn empty(id: &str, workflow: Option<String>, shape: Option<Arc<Shape>>) -> Self {
+        Self {
+            id: id.to_owned(),
+            workflow,
+            head: Head::default(),
+            shape,
+            steps: Vec::new(),
+            fold: Fold::default(),
+            records: 0,
+            found: Vec::new(),
+            flights: Vec::new(),
+            still_ms: 0,
+            steady: true,
+        }
+    }
+
+    fn of_another_type(id: &str) -> Self {
+        let mut reading = Self::empty(id, None, None);
+        let stored = "a key of the run has another type";
+        reading.found.push(Finding::new(Drift::Unreadable, "run", stored, "what Tidemill writes"));
+        reading
+    }
+
+    /// The run's fields, its place in the sets and its audit: what fits into one MULTI at one moment, the rest after it.
+    async fn first(&mut self, partition: &Partition) -> Result<bool, Error> {
+        let keys = partition.keys();
+        let (run, audit) = (keys.run(&self.id), keys.audit(&self.id));
+        let names = self.names();
+        let (now, later) = names.split_at(names.len().min(FIELDS));
+        let mut ask = Pipeline::with_capacity(5);
+        ask.atomic();
+        ask.cmd("HMGET").arg(&run).arg(&HEAD[..]);
+        ask.cmd("ZSCORE").arg(keys.live()).arg(&self.id);
+        ask.cmd("ZSCORE").arg(keys.ended()).arg(&self.id);
+        ask.cmd("XRANGE").arg(&audit).arg("-").arg("+").arg("COUNT").arg(ENTRIES);
+        // its state again, so that the command has a field in any case
+        ask.cmd("HMGET").arg(&run).arg("st").arg(now);
+        type First = (Vec<Option<Vec<u8>>>, Option<f64>, Option<f64>, Value, Vec<Option<Vec<u8>>>);
+        let (head, live, ended, page, mut values): First =
+            partition.link().pipeline("reading a run", &ask).await?;
+        values.drain(..values.len().min(1));
+        if !self.take_head(head, live.is_some(), ended.is_some()) {
+            return Ok(false);
+        }
+        let mut page = self.fold_page(page)?;
+        for names in later.chunks(FIELDS) {
+            self.steady = false;
+            let mut ask = Cmd::new();
+            ask.arg("HMGET").arg(&run).arg(names);
+            let more: Vec<Option<Vec<u8>>> = partition.link().query("reading a run's steps", &ask).await?;
+            values.extend(more);
+        }
+        while let Some(from) = page {
+            self.steady = false;
+            let mut ask = Cmd::new();
+            ask.arg("XRANGE").arg(&audit).arg(format!("({from}")).arg("+").arg("COUNT").arg(ENTRIES);
+            let next = partition.link().raw("reading the audit", &ask).await?;
+            page = self.fold_page(next)?;
+        }
+        self.take_steps(values);
+        Ok(true)
+    }
+
+    /// Names of the fields that the run's steps have.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let Some(shape) = &self.shape else { return names };
+        for (index, step) in shape.steps.iter().enumerate() {
+            names.push(format!("s{index}"));
+            if !step.needs.is_empty() {
+                names.extend(['c', 'k'].map(|kind| format!("{kind}{index}")));
+            }
+            if step.has_items {
+                names.extend(['n', 'u', 'g', 'h'].map(|kind| format!("{kind}{index}")));
+            }
+        }
+        names
+    }
+
+    fn take_head(&mut self, values: Vec<Option<Vec<u8>>>, is_live: bool, is_ended: bool) -> bool {
+        let mut values = values.into_iter().map(|value| value.map(text));
+        let mut next = || values.next().flatten();
+        let Some(state) = next() else { return false };
+        let [seq, done, failed, started_ms, ended_ms] = [(); 5].map(|()| next());
+        self.head = Head { state, seq, done, failed, started_ms, ended_ms, is_live, is_ended };
+        true
+    }
+
+    /// Takes the values of [`Self::names`].
+    fn take_steps(&mut self, values: Vec<Option<Vec<u8>>>) {
+        let Some(shape) = self.shape.clone() else { return };
+        let mut values = values.into_iter().map(|value| value.map(text));
+        let mut next = || values.next().flatten();
+        for step in &shape.steps {
+            let mut row = StepRow { text: next(), ..StepRow::default() };
+            row.record = row.text.as_deref().and_then(StepRecord::parse);
+            if !step.needs.is_empty() {
+                row.needs = [(); 2].map(|()| next());
+            }
+            if step.has_items {
+                row.items = [(); 4].map(|()| next());
+            }
+            if let (Some(text), None) = (&row.text, &row.record) {
+                let place = format!("step {}", step.id);
+                self.found.push(Finding::new(Drift::Unreadable, place, text, "a step's record"));
+            }
+            self.steps.push(row);
+        }
+    }
+
+    /// Folds a page of the audit; replies its last entry if there may be more behind it.
+    fn fold_page(&mut self, page: Value) -> Result<Option<String>, Error> {
+        let Value::Array(entries) = page else { return Ok(None) };
+        let full = entries.len() == ENTRIES;
+        let mut last = None;
+        for entry in entries {
+            let entry = claims::entry_of(entry)?;
+            for (seq, record) in &entry.fields {
+                self.records += 1;
+                let (seq, record) = (String::from_utf8_lossy(seq), String::from_utf8_lossy(record));
+                let parsed = seq.parse().ok().and_then(|seq| AuditRecord::parse(seq, &record));
+                match parsed {
+                    Some(record) => {
+                        for flaw in self.fold.apply(&record) {
+                            self.found.push(compare::flawed(&record, &flaw));
+                        }
+                    }
+                    None => self.found.push(Finding::new(
+                        Drift::AuditUnreadable,
+                        format!("audit record {seq}"),
+                        record,
+                        "subject from to at_ms attempt who",
+                    )),
+                }
+            }
+            last = Some(entry.entry.to_string());
+        }
+        Ok(last.filter(|_| full))
+    }
+
+    /// The items of every `for_each`, in slices: compared at once, and only what is in flight is kept.
+    async fn check_items(&mut self, partition: &Partition) -> Result<(), Error> {
+        for step in 0..u32::try_from(self.steps.len()).unwrap_or(u32::MAX) {
+            let Some(used) =
+                self.steps[step as usize].items[1].as_deref().and_then(|n| n.parse::<u64>().ok())
+            else {
+                continue;
+            };
+            self.steady = false;
+            let mut items = compare::Items::new(self, step);
+            let mut from = 0;
+            while from < used {
+                let to = used.min(from + FIELDS as u64);
+                let names: Vec<String> = (from..to).map(|item| format!("s{item}")).collect();
+                let row = partition.fields_of(&self.id, Some(step), &names).await?;
+                for (item, value) in (from..).zip(row) {
+                    items.take(&self.fold, item, value.map(|value| text(value.to_vec())));
+                }
+                from = to;
+            }
+            let (found, flights) = items.end(self);
+            self.found.extend(found);
+            self.flights.extend(flights.into_iter().map(|one| (one, Whereabouts::Lost)));
+        }
+        Ok(())
+    }
+
+    async fn look_for_flights(&mut self, partition: &Partition) -> Result<(), Error> {
+        let shape = self.shape.clone().unwrap_or_default();
+        for ((index, row), step) in (0_u32..).zip(&self.steps).zip(&shape.steps) {
+            let (Some(text), Some(record)) = (&row.text, &row.record) else { continue };
+            let has_items_under_way =
+                record.state == tidemill_protocol::StepState::Running && record.entry.is_none();
+            if !record.state.is_terminal() && !has_items_under_way {
+                let slot = Slot { run: self.id.clone(), step: index, item: None, name: step.id.clone() };
+                let one = InFlight { slot, text: text.clone(), record: record.clone() };
+                self.flights.push((one, Whereabouts::Lost));
+            }
+        }
+        let is_live = self.state().is_some_and(|state| !state.is_terminal());
+        if self.flights.is_empty() {
+            if is_live && self.shape.is_some() {
+                let now_ms = partition.now_ms().await?;
+                self.still_ms = now_ms.saturating_sub(self.fold.last_ms());
+                self.steady = false;
+            }
+            return Ok(());
+        }
+        self.steady = false;
+        let all: Vec<InFlight> = self.flights.iter().map(|(one, _)| one.clone()).collect();
+        for ((_, place), found) in self.flights.iter_mut().zip(partition.whereabouts(&all).await?) {
+            *place = found;
+        }
+        Ok(())
+    }
+
+    /// Whether the run still stands where it was read.
+    async fn stands(&self, partition: &Partition) -> Result<bool, Error> {
+        let row = partition.fields_of(&self.id, None, &["st", "q"].map(ToOwned::to_owned)).await?;
+        let mut values = row.into_iter().map(|value| value.map(|value| text(value.to_vec())));
+        Ok(values.next().flatten().as_ref() == Some(&self.head.state)
+            && values.next().flatten() == self.head.seq)
+    }
+
+    /// The run's state as stored.
+    pub(super) fn state(&self) -> Option<RunState> {
+        RunState::parse(&self.head.state)
+    }
+
+    /// What an ended run still has in flight.
+    pub(super) fn unsettled(&self) -> u64 {
+        let ended = self.state().is_none_or(RunState::is_terminal);
+        let there = self.flights.iter().filter(|(_, place)| *place != Whereabouts::Lost).count();
+        if ended { there as u64 } else { 0 }
+    }
+
+    /// All that does not fit.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.found.clone();
+        findings.extend(compare::run(self));
+        findings
+    }
+}
+
+fn text(value: Vec<u8>) -> String {
+    String::from_utf8(value).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
