@@ -53,12 +53,17 @@ pub(super) async fn show(quick: bool) -> Result<Vec<Line>> {
             keys.len()
         );
         let (calls, truth) = one(&keys, (entries, order), &conditions).await?;
-        let hits = 1.0 - calls as f64 / keys.len() as f64;
-        let seen = format!("{} hits, {} of {} calls saved", percent(hits), keys.len() - calls, keys.len());
+        let saved = keys.len() - calls;
+        let seen = format!("{} ({saved} of {} calls)", percent(saved as f64 / keys.len() as f64), keys.len());
         let is_whole = entries > KEYS;
         let aim = if is_whole { format!("{distinct} calls, one for each input") } else { String::new() };
         let is_met = is_whole.then_some(calls == distinct);
-        lines.push(Line::new(("cache: hits and calls saved", conditions), aim, seen, is_met));
+        lines.push(Line::new(
+            ("cache: calls saved by answers that are kept, or shared in flight", conditions),
+            aim,
+            seen,
+            is_met,
+        ));
         lines.push(truth);
     }
     Ok(lines)
