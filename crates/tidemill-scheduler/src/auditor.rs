@@ -5,6 +5,7 @@
 //! hand) is dispatched again and counted. Every repair is one function that looks again, so a run that moves on meanwhile is left
 //! alone. The walk is paced: so many runs a second, then a pause.
 
+mod by_hand;
 mod run;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use tidemill_store::Partition;
 
 use crate::Error;
 use crate::context::Context;
+pub use by_hand::RunRepair;
 use run::{Audited, audit};
 
 /// Runs per tick.

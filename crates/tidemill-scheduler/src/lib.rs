@@ -22,6 +22,7 @@ mod settings;
 mod starter;
 mod validation;
 
+pub use auditor::RunRepair;
 pub use cron::{Schedule, ScheduleError};
 pub use error::Error;
 pub use plans::{NoPlan, Plans};

@@ -1,11 +1,10 @@
 //! The audit of one run.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill_protocol::{EntryId, RunState, StepRecord, StepState};
-use tidemill_store::{Overlooked, Partition, Slot};
+use tidemill_protocol::{RunState, StepRecord, StepState};
+use tidemill_store::{InFlight, Overlooked, Partition, Slot, Whereabouts};
 use tidemill_workflow::{Decision, Need, Plan};
 
 use crate::Error;
@@ -17,7 +16,7 @@ const SLICE: usize = 1_000;
 const MOST_MENDED: usize = 500;
 
 /// What the audit of a run found.
-pub(super) enum Audited {
+pub(crate) enum Audited {
     /// Something of it is in flight, or it is not there any more.
     InFlight,
     /// Nothing is, and it has not ended.
@@ -30,7 +29,7 @@ pub(super) enum Audited {
 }
 
 /// A run as far as the audit needs it.
-pub(super) struct Run {
+pub(crate) struct Run {
     id: String,
     workflow: String,
     /// The queue that its caller asked for.
@@ -40,15 +39,8 @@ pub(super) struct Run {
     records: Vec<Option<(String, StepRecord)>>,
 }
 
-/// Something that its record says is in flight.
-struct InFlight {
-    slot: Slot,
-    text: String,
-    record: StepRecord,
-}
-
 /// Looks at a run and repairs what was lost of it.
-pub(super) async fn audit(context: &Context, partition: &Partition, id: &str) -> Result<Audited, Error> {
+pub(crate) async fn audit(context: &Context, partition: &Partition, id: &str) -> Result<Audited, Error> {
     let names = ["st", "wf", "q", "qu"].map(ToOwned::to_owned);
     let head: Vec<Option<String>> = texts(partition.fields_of(id, None, &names).await?);
     let [state, workflow, seq, queue] = &head[..] else { return Ok(Audited::InFlight) };
@@ -139,15 +131,9 @@ impl Run {
         all: &[InFlight],
         what: &'static str,
     ) -> Result<(), Error> {
-        let mut by_queue: BTreeMap<&str, Vec<&InFlight>> = BTreeMap::new();
-        for one in all {
-            by_queue.entry(&one.record.queue).or_default().push(one);
-        }
-        for (queue, all) in by_queue {
-            for some in all.chunks(SLICE) {
-                for lost in lost(partition, queue, some).await? {
-                    self.repair(context, partition, lost, what).await?;
-                }
+        for (one, place) in all.iter().zip(partition.whereabouts(all).await?) {
+            if place == Whereabouts::Lost {
+                self.repair(context, partition, one, what).await?;
             }
         }
         Ok(())
@@ -211,7 +197,7 @@ impl Run {
     }
 
     /// Carries on a run without a step in flight. `false`: it cannot be told how.
-    pub(super) async fn carry_on(
+    pub(crate) async fn carry_on(
         &self,
         context: &Context,
         partition: &Partition,
@@ -277,32 +263,4 @@ const fn need_of(state: StepState, continues: bool) -> Need {
         StepState::Failed | StepState::Cancelled | StepState::TimedOut if continues => Need::Continued,
         StepState::Failed | StepState::Cancelled | StepState::TimedOut => Need::Failed,
     }
-}
-
-/// Those that are neither in their stream nor put aside, until a time or in a line.
-async fn lost<'i>(
-    partition: &Partition,
-    queue: &str,
-    all: &[&'i InFlight],
-) -> Result<Vec<&'i InFlight>, Error> {
-    let (mut with_entry, mut ids, mut aside) = (Vec::new(), Vec::new(), Vec::new());
-    for one in all {
-        match one.record.entry.clone().map(EntryId::parse) {
-            Some(Ok(id)) => {
-                with_entry.push(*one);
-                ids.push(id);
-            }
-            Some(Err(_)) | None => aside.push(*one),
-        }
-    }
-    let found = partition.entries_by_id(&partition.keys().jobs(queue), &ids).await?;
-    let mut lost: Vec<_> =
-        with_entry.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(|(one, _)| one).collect();
-    let members: Vec<String> = aside.iter().map(|one| one.slot.member()).collect();
-    let due = partition.due_at(queue, &members).await?;
-    let undated = aside.into_iter().zip(members).zip(due).filter(|(_, due)| due.is_none());
-    let (aside, members): (Vec<_>, Vec<_>) = undated.map(|(one, _)| one).unzip();
-    let in_line = partition.in_line(queue, &members).await?;
-    lost.extend(aside.into_iter().zip(in_line).filter(|(_, in_line)| !in_line).map(|(one, _)| one));
-    Ok(lost)
 }
