@@ -15,6 +15,7 @@ mod run;
 mod service;
 mod status;
 mod tools;
+mod verify;
 mod why;
 mod workers;
 mod workflow;
@@ -39,6 +40,7 @@ Examples:
   tidemill why <id>                                  what is it waiting for?
   tidemill service set openai limits.requests=600/1m concurrency=50
   tidemill service top                               rates, use, waits and breakers of all services, live
+  tidemill verify --all                              is what is stored what the audits lead to?
   tidemill dead list --json | jq .code               lists are one JSON document a line
 
 Settings come from the file (--config), then TIDEMILL_… variables, then flags; `tidemill config print` shows them.
@@ -87,6 +89,7 @@ enum Command {
     Why(why::Arguments),
     Cancel(cancel::Arguments),
     Audit(audit::Arguments),
+    Verify(verify::Arguments),
     Queues(queues::Arguments),
     Workers(workers::Arguments),
     Tools(tools::Arguments),
@@ -178,6 +181,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Why(arguments) => Box::pin(why::run(context, arguments)).await,
         Command::Cancel(arguments) => Box::pin(cancel::run(context, arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(context, arguments)).await,
+        Command::Verify(arguments) => Box::pin(verify::run(context, arguments)).await,
         Command::Queues(arguments) => Box::pin(queues::run(context, arguments)).await,
         Command::Workers(arguments) => Box::pin(workers::run(context, arguments)).await,
         Command::Tools(arguments) => Box::pin(tools::run(context, arguments)).await,

@@ -247,7 +247,8 @@ impl Fold {
 
     fn move_step(&mut self, record: &AuditRecord) -> Option<Flaw> {
         let Some(to) = StepState::parse(&record.to) else { return Some(illegal(record)) };
-        let place = if to == StepState::Ready && record.from == "pending" { self.place(record) } else { None };
+        let place =
+            if to == StepState::Ready && record.from == "pending" { self.place(record) } else { None };
         let course = self.courses.entry(record.subject.as_str().into()).or_insert_with(Course::pending);
         let (was, expected) = (course.state, course.next_attempt(record));
         course.take(to, record);

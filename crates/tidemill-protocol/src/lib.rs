@@ -22,7 +22,7 @@ pub use job::{
     DEFAULT_MAX_INPUT_BYTES, DEFAULT_PRIORITY, Extras, FIELDS, Job, MAX_FIELDS, Malformed, Reader, Target,
 };
 pub use lua::{state_machine_page, transitions_lua};
-pub use outcome::{ErrorBody, ResultDocument, result_head};
+pub use outcome::{Degraded, ErrorBody, ResultDocument, result_head};
 pub use payload::{Encoding, Payload, PayloadError};
 pub use retry::{ErrorClass, RetryPolicy};
 pub use state::{RunState, StepState};

@@ -180,7 +180,10 @@ fn nothing_begins_outside_its_run_or_its_for_each() {
         record(3, "a pending ready 12 1 -"),
     ];
     assert_eq!(flaws(&late)[0].to_string(), "record 3: a began after its run had ended");
-    assert_eq!(flaws(&[record(1, "a pending ready 12 1 -")])[0].to_string(), "record 1: a began before its run");
+    assert_eq!(
+        flaws(&[record(1, "a pending ready 12 1 -")])[0].to_string(),
+        "record 1: a began before its run"
+    );
     let outside = [
         record(1, "@ queued running 10 0 s1"),
         record(2, "a pending ready 10 1 -"),

@@ -62,16 +62,20 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
 }
 
 /// Who changes something, as the audit names it: `cli:<user>@<host>`.
-struct Who(String);
+pub(super) struct Who(String);
 
 impl Who {
-    fn here() -> Self {
+    pub(super) fn here() -> Self {
         let named = ["USER", "LOGNAME"].iter().filter_map(env::var_os).find(|name| !name.is_empty());
         let user = named.map_or_else(
             || format!("uid-{}", rustix::process::getuid().as_raw()),
             |name| name.to_string_lossy().into_owned(),
         );
         Self(format!("cli:{user}@{}", rustix::system::uname().nodename().to_string_lossy()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
     fn author<'a>(&'a self, why: Option<&'a str>) -> Author<'a> {
