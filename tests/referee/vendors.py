@@ -28,7 +28,7 @@ WINDOW_S = 8
 # what the way from a grant to the call may vary by on a machine that has other things to do
 SLACK_MS = 250
 # the least part of the limit that is used while jobs wait; how much it is on a quiet machine is measured by loadtest
-LEAST_USE = 0.7
+LEAST_USE = 0.5
 COMPLETION_TOKENS = 10
 
 

@@ -6,4 +6,5 @@ mod odd;
 mod pool;
 mod reference;
 mod services;
+mod services_auto;
 mod workflows;

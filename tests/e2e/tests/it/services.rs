@@ -27,7 +27,7 @@ impl Pool {
     }
 
     /// Adds calls of the referee, in one go.
-    async fn calls(&self, referee: &Referee, ids: std::ops::Range<usize>, more: &[&str]) {
+    pub(crate) async fn calls(&self, referee: &Referee, ids: std::ops::Range<usize>, more: &[&str]) {
         let input = json!({ "url": referee.url(), "max_redirects": 0 }).to_string();
         let mut commands = String::new();
         for id in ids {
@@ -43,7 +43,7 @@ impl Pool {
     }
 
     /// Waits until nothing is left to do.
-    async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         let home = self.store.home();
         let drained =
             tidemill_testkit::wait_until(Duration::from_secs(60), "the queue to be drained", async || {
