@@ -165,6 +165,11 @@ impl Filter {
         Ok(Self { source: source.into(), program: Arc::new(Program::compile(source)?) })
     }
 
+    /// Compiles jq text that stands for another text, which its errors show.
+    pub(crate) fn compile_as(shown: &str, source: &str) -> Result<Self, String> {
+        Ok(Self { source: shown.into(), program: Arc::new(Program::compile(source)?) })
+    }
+
     /// The text that it was compiled from.
     #[must_use]
     pub fn source(&self) -> &str {

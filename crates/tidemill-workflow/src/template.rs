@@ -1,9 +1,10 @@
-//! JSON values with `${ … }` in their strings, compiled once and rendered per step.
+//! JSON values with `${ … }` or `{{ … }}` in their strings, compiled once and rendered per step.
 //!
 //! A template is kept as the pieces of the JSON text that it renders to, so that rendering is concatenation: constant
 //! parts are bytes already, and an expression that is nothing but a path to a whole document (`.input`,
 //! `.steps.x.output`, `.item`) is answered by that document's text, unread.
 
+mod braces;
 mod choice;
 mod compile;
 mod text;
@@ -74,6 +75,8 @@ enum Piece {
 struct Slot {
     filter: Filter,
     splice: Option<Splice>,
+    /// A path in `{{ … }}`, for which null is no text.
+    is_strict: bool,
     references: References,
 }
 
@@ -200,6 +203,7 @@ impl Renderer<'_, '_> {
                 None => self.evaluate(slot, references, false),
             },
             Piece::Text(slot) => match slot.splice.map(|splice| splice.text(self.scope)) {
+                Some(b"null") if slot.is_strict => self.evaluate(slot, references, true),
                 // The inside of a JSON string is escaped already.
                 Some([b'"', inside @ .., b'"']) => {
                     self.push(inside);

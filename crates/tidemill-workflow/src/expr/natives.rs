@@ -1,6 +1,7 @@
 //! Filters implemented in Rust, for [`Val`].
 
 mod format;
+mod path;
 mod pattern;
 
 use std::collections::BTreeSet;
@@ -41,6 +42,7 @@ fn own() -> Natives {
     let mut natives = values();
     natives.extend(numbers());
     natives.extend(format::natives());
+    natives.extend(path::natives());
     natives.extend(pattern::natives());
     natives
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::text::{Part, parts};
+use super::braces::Path;
+use super::text::{Part, is_plain, parts};
 use super::{Expr, Piece, References, Slot, Splice, Template};
 use crate::expr::{CONTEXT, Filter, Uses};
 use crate::nearest::nearest;
@@ -60,9 +61,10 @@ pub(crate) fn compile_condition(
     };
     let slot = match value {
         Value::Bool(constant) => builder.slot(if *constant { "true" } else { "false" }),
-        Value::String(text) => match whole(text) {
-            Ok(Some(expression)) => builder.slot(expression),
-            Ok(None) => {
+        Value::String(text) => match split(text).as_deref() {
+            Ok([Part::Expression(expression)]) => builder.slot(expression),
+            Ok([Part::Path(path)]) => builder.path(path, false),
+            Ok(_) => {
                 builder.complain(
                     ProblemCode::BadValue,
                     "must be one expression, `${ … }`, and nothing around it".to_owned(),
@@ -70,7 +72,7 @@ pub(crate) fn compile_condition(
                 None
             }
             Err(message) => {
-                builder.complain(ProblemCode::BadExpression, message);
+                builder.complain(ProblemCode::BadExpression, message.clone());
                 None
             }
         },
@@ -85,14 +87,16 @@ pub(crate) fn compile_condition(
     slot.map(|slot| Expr { chosen: None, references: slot.references.clone(), slot: Some(slot) })
 }
 
-/// The expression, if the string is exactly one. A line break after it, as a YAML block leaves it, does not count.
-fn whole(text: &str) -> Result<Option<&str>, String> {
+/// The parts of a string. A line break after its only expression, as a YAML block leaves it, does not count.
+fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
     let trimmed = text.trim_end_matches(['\n', '\r']);
-    let parts = parts(if trimmed.starts_with("${") { trimmed } else { text })?;
-    match parts.as_slice() {
-        [Part::Expression(expression)] => Ok(Some(expression)),
-        _ => Ok(None),
+    if trimmed.len() < text.len() && trimmed.starts_with(['$', '{']) {
+        let parts = parts(trimmed)?;
+        if let [Part::Expression(_) | Part::Path(_)] = parts.as_slice() {
+            return Ok(parts);
+        }
     }
+    parts(text)
 }
 
 struct Builder<'b> {
@@ -142,37 +146,37 @@ impl Builder<'_> {
     }
 
     fn string(&mut self, text: &str) {
-        if !text.contains("${") {
+        if is_plain(text) {
             return self.json(&Value::from(text).to_string());
         }
-        match whole(text) {
-            Ok(Some(expression)) => match self.slot(expression) {
-                Some(slot) => self.pieces.push(Piece::Value(slot)),
-                None => self.json("null"),
-            },
-            Ok(None) => self.interpolated(text),
+        let slot = match split(text).as_deref() {
+            Ok([Part::Expression(expression)]) => self.slot(expression),
+            Ok([Part::Path(path)]) => self.path(path, false),
+            Ok(parts) => return self.interpolated(parts),
             Err(message) => {
-                self.complain(ProblemCode::BadExpression, message);
-                self.json("null");
+                self.complain(ProblemCode::BadExpression, message.clone());
+                None
             }
+        };
+        match slot {
+            Some(slot) => self.pieces.push(Piece::Value(slot)),
+            None => self.json("null"),
         }
     }
 
-    fn interpolated(&mut self, text: &str) {
+    fn interpolated(&mut self, parts: &[Part<'_>]) {
         self.json("\"");
-        // `whole` has split this text before: it cannot fail now.
-        for part in parts(text).unwrap_or_default() {
-            match part {
+        for part in parts {
+            let slot = match part {
                 Part::Text(text) => {
-                    let quoted = Value::from(text).to_string();
+                    let quoted = Value::from(text.as_str()).to_string();
                     self.json(quoted.get(1..quoted.len() - 1).unwrap_or_default());
+                    None
                 }
-                Part::Expression(expression) => {
-                    if let Some(slot) = self.slot(expression) {
-                        self.pieces.push(Piece::Text(slot));
-                    }
-                }
-            }
+                Part::Expression(expression) => self.slot(expression),
+                Part::Path(path) => self.path(path, true),
+            };
+            self.pieces.extend(slot.map(Piece::Text));
         }
         self.json("\"");
     }
@@ -194,10 +198,28 @@ impl Builder<'_> {
                 return None;
             }
         };
-        let references = self.references_of(filter.uses());
         let splice = filter.plain_path().and_then(|path| self.splice(path));
+        let references = self.read_by(&filter);
+        Some(Slot { filter, splice, is_strict: false, references })
+    }
+
+    fn path(&mut self, path: &Path, as_text: bool) -> Option<Slot> {
+        let filter = match Filter::compile_as(&path.source, &path.to_jq(as_text)) {
+            Ok(filter) => filter,
+            Err(message) => {
+                self.complain(ProblemCode::BadExpression, format!("template `{}`: {message}", path.source));
+                return None;
+            }
+        };
+        let splice = path.document().and_then(|path| self.splice(&path));
+        let references = self.read_by(&filter);
+        Some(Slot { filter, splice, is_strict: true, references })
+    }
+
+    fn read_by(&mut self, filter: &Filter) -> References {
+        let references = self.references_of(filter.uses());
         self.references.add(&references);
-        Some(Slot { filter, splice, references })
+        references
     }
 
     fn references_of(&mut self, uses: &Uses) -> References {

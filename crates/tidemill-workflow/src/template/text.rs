@@ -1,27 +1,76 @@
-//! Finding `${ … }` in a string.
+//! Finding `${ … }` and `{{ … }}` in a string.
+
+use super::braces::{self, Braces, Path};
 
 /// A part of a string.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'t> {
     Text(String),
     Expression(&'t str),
+    Path(Path),
+}
+
+/// Whether a string may hold anything but text.
+pub(super) fn is_plain(text: &str) -> bool {
+    !text.contains("${") && !text.contains("{{")
 }
 
 /// Splits a string into text and expressions; `$${` is text. The error says what is wrong.
+///
+/// Whether `{{ … }}` is ours shows in the string alone, never in the tool that it is for: a definition means the same to
+/// all who read it. So a string is ours or not as a whole. It is if one of its braces holds a path of ours, and then all
+/// must; other strings keep their braces, as templates of tools do, and so does one with `{%`.
 pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
-    let mut parts = Vec::new();
-    let mut plain = String::new();
+    let mut split = Split { with_braces: !text.contains("{%"), ..Split::default() };
     let mut rest = text;
-    while let Some(at) = rest.find("${") {
+    while let Some(at) = split.next(rest) {
         let (before, tail) = rest.split_at(at);
+        rest = if tail.starts_with('$') {
+            split.expression(before, tail)?
+        } else {
+            split.braces(before, tail)?
+        };
+    }
+    split.plain.push_str(rest);
+    split.finish()
+}
+
+/// The parts found so far.
+#[derive(Default)]
+struct Split<'t> {
+    parts: Vec<Part<'t>>,
+    /// Text since the last of them.
+    plain: String,
+    with_braces: bool,
+    /// A `{{` of ours was found.
+    is_ours: bool,
+    /// The first `{{` of somebody else.
+    stranger: Option<&'t str>,
+}
+
+impl<'t> Split<'t> {
+    /// Where the next `${` or `{{` stands.
+    fn next(&self, rest: &str) -> Option<usize> {
+        let braces = rest.find("{{").filter(|_| self.with_braces);
+        rest.find("${").into_iter().chain(braces).min()
+    }
+
+    fn push(&mut self, part: Part<'t>) {
+        if !self.plain.is_empty() {
+            self.parts.push(Part::Text(std::mem::take(&mut self.plain)));
+        }
+        self.parts.push(part);
+    }
+
+    /// Takes what `tail` starts with, `${ … }`, and gives what is left.
+    fn expression(&mut self, before: &'t str, tail: &'t str) -> Result<&'t str, String> {
         let inside = tail.get(2..).unwrap_or_default();
         if let Some(before) = before.strip_suffix('$') {
-            plain.push_str(before);
-            plain.push_str("${");
-            rest = inside;
-            continue;
+            self.plain.push_str(before);
+            self.plain.push_str("${");
+            return Ok(inside);
         }
-        plain.push_str(before);
+        self.plain.push_str(before);
         let end = expression_end(inside).ok_or_else(|| {
             let shown: String = tail.chars().take(30).collect();
             format!("`{shown}` has no closing brace; write `$${{` for a literal `${{`")
@@ -30,17 +79,45 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
         if expression.trim().is_empty() {
             return Err("`${}` holds no expression; write `$${` for a literal `${`".to_owned());
         }
-        if !plain.is_empty() {
-            parts.push(Part::Text(std::mem::take(&mut plain)));
+        self.push(Part::Expression(expression));
+        Ok(tail.get(1..).unwrap_or_default())
+    }
+
+    /// Takes what `tail` starts with, `{{ … }}`, and gives what is left.
+    fn braces(&mut self, before: &str, tail: &'t str) -> Result<&'t str, String> {
+        self.plain.push_str(before);
+        let (braces, end) = braces::read(tail)?;
+        match braces {
+            Braces::Path(path) => {
+                self.is_ours = true;
+                self.push(Part::Path(path));
+            }
+            Braces::Literal => {
+                self.is_ours = true;
+                self.plain.push_str("{{");
+            }
+            Braces::Foreign => {
+                self.stranger.get_or_insert(tail);
+                self.plain.push_str("{{");
+                return Ok(tail.get(2..).unwrap_or_default());
+            }
         }
-        parts.push(Part::Expression(expression));
-        rest = tail.get(1..).unwrap_or_default();
+        Ok(tail.get(end..).unwrap_or_default())
     }
-    plain.push_str(rest);
-    if !plain.is_empty() {
-        parts.push(Part::Text(plain));
+
+    fn finish(mut self) -> Result<Vec<Part<'t>>, String> {
+        let has = |wanted: fn(&Part<'_>) -> bool| self.parts.iter().any(wanted);
+        if has(|part| matches!(part, Part::Expression(_))) && has(|part| matches!(part, Part::Path(_))) {
+            return Err("holds both `${ … }` and `{{ … }}`; write all of them in one way".to_owned());
+        }
+        if let Some(stranger) = self.stranger.filter(|_| self.is_ours) {
+            return Err(braces::stranger(stranger));
+        }
+        if !self.plain.is_empty() {
+            self.parts.push(Part::Text(self.plain));
+        }
+        Ok(self.parts)
     }
-    Ok(parts)
 }
 
 /// What a closing bracket leads back to.
@@ -104,6 +181,34 @@ mod tests {
             texts("a ${ .b } c"),
             [Part::Text("a ".into()), Part::Expression(" .b "), Part::Text(" c".into())]
         );
+    }
+
+    #[test]
+    fn braces_of_others_are_text() {
+        for text in [
+            "{{ name }} of {{ order.id | upper }}",
+            "{{",
+            "}} {{ }}",
+            "{% if input %}{{ input.x }}{% endif %}",
+            "{{{ input.x }}}",
+        ] {
+            assert_eq!(texts(text), [Part::Text(text.into())]);
+        }
+        assert_eq!(texts("{{ a }} ${ .b }"), [Part::Text("{{ a }} ".into()), Part::Expression(" .b ")]);
+        assert_eq!(texts("$${{ input.x }}"), [Part::Text("${{ input.x }}".into())]);
+        assert_eq!(texts("${ \"{{ input.x }}\" }"), [Part::Expression(" \"{{ input.x }}\" ")]);
+        assert_eq!(
+            texts("{{ \"{{\" }} input.x }} ${ .b }"),
+            [Part::Text("{{ input.x }} ".into()), Part::Expression(" .b ")]
+        );
+    }
+
+    #[test]
+    fn strings_of_two_minds_are_refused() {
+        assert!(parts("{{ input.x }} ${ .input.y }").unwrap_err().contains("in one way"));
+        assert!(parts("{{ name }} {{ input.x }}").unwrap_err().contains("`{{ name }} {{ input.x }}`"));
+        assert!(parts("{{ input.x }} {{ name }}").unwrap_err().contains("`{{ name }}`"));
+        assert!(parts("{{ \"{{\" }} {{ name }}").unwrap_err().contains("a literal"));
     }
 
     #[test]
