@@ -110,6 +110,13 @@ pub(crate) fn show(context: &Context, result: &ResultDocument) -> Outcome {
     if result.state == "succeeded" {
         if !output.is_json() {
             output.line(pretty(result.output.get()));
+            if let Some(degraded) = &result.degraded {
+                let told = format!(
+                    "degraded: {} answered in place of service {} ({}: {})",
+                    degraded.answered_by, degraded.service, degraded.code, degraded.reason
+                );
+                crate::output::Output::note(&crate::table::printable(&told));
+            }
         }
         return Ok(());
     }

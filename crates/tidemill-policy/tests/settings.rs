@@ -126,7 +126,10 @@ fn a_value_that_cannot_be_held_is_told_at_its_line() {
         .collect();
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(told[0].contains(":3: services.\"shop.eu\".concurrency: 0 would stop"), "{told:#?}");
-    assert!(told[1].contains(":6: services.\"shop.eu\".limits.0.burst: 6 is more than the limit"), "{told:#?}");
+    assert!(
+        told[1].contains(":6: services.\"shop.eu\".limits.0.burst: 6 is more than the limit"),
+        "{told:#?}"
+    );
 }
 
 #[test]

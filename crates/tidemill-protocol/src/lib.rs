@@ -10,6 +10,7 @@ mod outcome;
 mod payload;
 mod retry;
 mod state;
+mod timeline;
 mod work;
 
 pub use audit::{AuditRecord, StepRecord};
@@ -26,4 +27,5 @@ pub use outcome::{Degraded, ErrorBody, ResultDocument, result_head};
 pub use payload::{Encoding, Payload, PayloadError};
 pub use retry::{ErrorClass, RetryPolicy};
 pub use state::{RunState, StepState};
+pub use timeline::{Span, Timeline, Track};
 pub use work::{Part, RunPart, Work};

@@ -15,6 +15,19 @@ pub struct ErrorBody {
     pub message: String,
 }
 
+/// That something else answered in place of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// The service whose call was given up.
+    pub service: String,
+    /// What answered: `tool <name>`, `service <name>`, `a constant`, `an old answer`.
+    pub answered_by: String,
+    /// Why the call was given up: stable word.
+    pub code: String,
+    /// The same for people.
+    pub reason: String,
+}
+
 /// A result: the value of `result:<id>`, the field `result` of a reply, the answer of the API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResultDocument {
@@ -28,6 +41,9 @@ pub struct ResultDocument {
     pub error: Option<ErrorBody>,
     /// Attempts made.
     pub attempts: u32,
+    /// Set where something else answered in place of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<Degraded>,
     /// When it ended, in Unix milliseconds by Redis's clock.
     pub finished_at_ms: u64,
 }

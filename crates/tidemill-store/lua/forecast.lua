@@ -41,9 +41,12 @@ local function outlook_of_cap(tier, horizon)
   local cap = tier.rules.cap
   if not cap then return math.huge, math.huge end
   sweep_holders(tier)
-  local latency = math.max(tier.state.la or 100000, 100)
+  local free, latency = cap - (tier.state.h or 0), tier.state.la
+  -- how long calls take is not known before one has ended
+  if not latency then return free, math.huge end
   -- those that end until then make room for others
-  return cap - (tier.state.h or 0) + math.min(cap, math.floor(cap * horizon / latency)), cap / latency * SECOND
+  latency = math.max(latency, 100)
+  return free + math.min(cap, math.floor(cap * horizon / latency)), cap / latency * SECOND
 end
 
 -- After an outage not all that waits comes at once.

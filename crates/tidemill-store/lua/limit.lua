@@ -9,12 +9,16 @@ local function limit_now(rule, s, now)
   return most
 end
 
+local AUTO_BURST = { s = 50, a = 10, b = 1, f = 1 }
+
 -- The time of one unit, the burst, and the same as so many units in a period. What comes one by one has a step of whole
 -- microseconds, so that a burst of it fits exactly.
 local function pace_of(rule, most)
-  local period, units = rule.window, most
+  local period, units, burst = rule.window, most, rule.burst
+  -- that of a limit that is looked for grows with it
+  if rule.auto then burst = math.max(burst, math.floor(most / AUTO_BURST[rule.kind])) end
   if rule.whole then period, units = math.ceil(period / units), 1 end
-  return period / units, math.min(rule.burst, most), period, units
+  return period / units, math.min(burst, most), period, units
 end
 
 -- Under another limit what is owed stays owed, in units.
@@ -33,7 +37,7 @@ local function find(rule, s, now)
   local passed = now - s.b
   if passed < SECOND then return end
   if 10 * s.u * rule.window >= 8 * s.a * math.min(passed, 10 * SECOND) then
-    s.a = math.min(rule.max, s.a + math.max(1, math.floor(s.a / 50)))
+    s.a = math.min(rule.max, s.a + math.max(1, math.floor(s.a / (s.d and 50 or 4))))
   end
   s.b, s.u = now, 0
 end

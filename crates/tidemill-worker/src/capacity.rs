@@ -87,6 +87,12 @@ impl Capacity {
         self.freed.notify_waiters();
     }
 
+    /// An entry is done with here, though it is not settled yet.
+    pub(crate) fn pass_on(&self) {
+        self.lend(1);
+        self.settled.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Entries settled since the start.
     pub(crate) fn settled(&self) -> usize {
         self.settled.load(Ordering::Relaxed)

@@ -73,7 +73,7 @@ pub(crate) struct Executor {
     shared: Arc<Shared>,
     events: UnboundedReceiver<Event>,
     sender: UnboundedSender<Event>,
-    settlers: Vec<UnboundedSender<Vec<Outcome>>>,
+    settlers: Vec<[UnboundedSender<Vec<Outcome>>; 2]>,
     tracker: TaskTracker,
     next: u64,
     active: HashMap<u64, Active>,
@@ -90,7 +90,7 @@ pub(crate) struct Executor {
     looking: HashMap<u64, Looking>,
     /// Waits for an old answer.
     awaiting_stale: HashMap<u64, Box<Running>>,
-    /// Running tools by tenant, where that is capped.
+    /// Running tools by tenant, where that is capped. Here and by kind, what may be granted at once counts too.
     per_tenant: HashMap<Arc<str>, usize>,
     /// The worker's own bound on starts, and whether it is reached.
     starts: Option<DefaultDirectRateLimiter>,
@@ -102,7 +102,7 @@ pub(crate) struct Executor {
     /// What one more death would bury, if such work is in hand: only one at a time, so that nothing else dies with it.
     suspect: Option<EntryId>,
     cancelled: Cancelled,
-    outcomes: Vec<Vec<Outcome>>,
+    outcomes: Vec<[Vec<Outcome>; 2]>,
     draining: bool,
 }
 
@@ -113,9 +113,9 @@ impl Executor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         (sender, events): (UnboundedSender<Event>, UnboundedReceiver<Event>),
-        settlers: Vec<UnboundedSender<Vec<Outcome>>>,
+        settlers: Vec<[UnboundedSender<Vec<Outcome>>; 2]>,
     ) -> Self {
-        let outcomes = settlers.iter().map(|_| Vec::new()).collect();
+        let outcomes = settlers.iter().map(|_| Default::default()).collect();
         let starts = shared.settings.max_starts_per_second.and_then(NonZeroU32::new);
         let starts = starts.map(|most| RateLimiter::direct(Quota::per_second(most)));
         Self {
@@ -201,9 +201,9 @@ impl Executor {
         if self.suspect.as_ref() == Some(&outcome.entry) {
             self.suspect = None;
         }
-        let partition = outcome.place.partition as usize;
-        self.shared.backlogs[partition].add(1);
-        let waiting = &mut self.outcomes[partition];
+        let (partition, lane) = (outcome.place.partition as usize, outcome.lane());
+        self.shared.backlog(partition, lane).add(1);
+        let waiting = &mut self.outcomes[partition][lane as usize];
         waiting.push(outcome);
         if waiting.len() >= FLUSH {
             self.flush();
@@ -211,7 +211,7 @@ impl Executor {
     }
 
     fn flush(&mut self) {
-        for (outcomes, settler) in self.outcomes.iter_mut().zip(&self.settlers) {
+        for (outcomes, settler) in self.outcomes.iter_mut().flatten().zip(self.settlers.iter().flatten()) {
             if !outcomes.is_empty() {
                 // settlers live until their senders, which are ours, are gone
                 drop(settler.send(std::mem::take(outcomes)));
@@ -221,18 +221,30 @@ impl Executor {
 
     fn finished(&mut self, key: u64, end: End) {
         let Some(Active { running, started, tenant, .. }) = self.active.remove(&key) else { return };
-        if let Some(count) = self.per_kind.get_mut(running.kind) {
-            *count -= 1;
+        self.vacate(running.kind, tenant.as_ref());
+        self.conclude(running, end, started);
+    }
+
+    /// Counts a call that runs, or is about to, against its kind's cap and its tenant's share.
+    fn occupy(&mut self, kind: &'static str, tenant: Option<&Arc<str>>) {
+        *self.per_kind.entry(kind).or_default() += 1;
+        if let Some(tenant) = tenant {
+            *self.per_tenant.entry(Arc::clone(tenant)).or_default() += 1;
+        }
+    }
+
+    fn vacate(&mut self, kind: &'static str, tenant: Option<&Arc<str>>) {
+        if let Some(count) = self.per_kind.get_mut(kind) {
+            *count = count.saturating_sub(1);
         }
         if let Some(tenant) = tenant
-            && let Some(count) = self.per_tenant.get_mut(&tenant)
+            && let Some(count) = self.per_tenant.get_mut(tenant)
         {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
-                self.per_tenant.remove(&tenant);
+                self.per_tenant.remove(tenant);
             }
         }
-        self.conclude(running, end, started);
     }
 
     fn next_key(&mut self) -> u64 {
@@ -242,7 +254,12 @@ impl Executor {
     }
 
     fn has_slot(&self) -> bool {
-        !self.is_paced && self.active.len() + self.asked < self.shared.settings.max_parallel
+        !self.is_paced && self.has_room()
+    }
+
+    /// The same for what may begin even now.
+    fn has_room(&self) -> bool {
+        self.active.len() + self.asked < self.shared.settings.max_parallel
     }
 
     fn conclude(&mut self, mut running: Running, end: End, started: Instant) {
@@ -287,6 +304,15 @@ impl Executor {
                 self.start(assignment);
             }
         }
+        let looking: Vec<u64> = self
+            .looking
+            .iter()
+            .filter(|(_, looking)| is_meant(&looking.assignment))
+            .map(|(key, _)| *key)
+            .collect();
+        for assignment in looking.into_iter().filter_map(|key| self.stop_looking(key)).collect::<Vec<_>>() {
+            self.start(assignment);
+        }
     }
 
     /// Those of the entries that this worker does not know of. Outcomes on their way to Redis are unknown here too: the sweep
@@ -325,15 +351,15 @@ impl Executor {
                 self.hand_back(assignment);
             }
         }
-        for (_, looking) in std::mem::take(&mut self.looking) {
-            if looking.takes_no_room {
-                self.shared.capacity.take(1);
+        for key in self.looking.keys().copied().collect::<Vec<_>>() {
+            if let Some(assignment) = self.stop_looking(key) {
+                self.hand_back(assignment);
             }
-            self.hand_back(looking.assignment);
         }
     }
 
-    fn hand_back(&mut self, assignment: Assignment) {
+    fn hand_back(&mut self, mut assignment: Assignment) {
+        self.give_up_grant(&mut assignment);
         let (mut running, _) = self.begin(assignment, false);
         running.report(&self.shared, &End::HandedBack, Duration::ZERO);
         self.settle(running.handed_back());

@@ -30,10 +30,13 @@ pub(crate) struct Degraded {
 impl Degraded {
     /// The member `degraded` of a result.
     pub(crate) fn json(&self) -> String {
-        serde_json::json!({
-            "service": &*self.chain.name, "answered_by": self.by, "code": self.reason.code, "reason": self.reason.message,
-        })
-        .to_string()
+        let told = tidemill_protocol::Degraded {
+            service: self.chain.name.to_string(),
+            answered_by: self.by.clone(),
+            code: self.reason.code.to_string(),
+            reason: self.reason.message.clone(),
+        };
+        serde_json::to_string(&told).unwrap_or_else(|_| "{}".to_owned())
     }
 
     /// The same beside the output of a step.

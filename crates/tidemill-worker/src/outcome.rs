@@ -24,7 +24,22 @@ pub(crate) struct Outcome {
     pub(crate) ending: Ending,
 }
 
+/// Ways to Redis: what is parked has one of its own, so that much of it does not hold up the ends of other work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Settle,
+    Park,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 2] = [Self::Settle, Self::Park];
+}
+
 impl Outcome {
+    pub(crate) const fn lane(&self) -> Lane {
+        if let Ending::Park(_) = self.ending { Lane::Park } else { Lane::Settle }
+    }
+
     /// Whether its entry counts as held until it is settled.
     pub(crate) const fn takes_room(&self) -> bool {
         if let Ending::Park(park) = &self.ending { park.takes_room } else { true }

@@ -16,7 +16,7 @@ use tidemill_store::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::outcome::{
-    Bury, Complete, Defer, Expand, Finish, ItemEnd, Outcome, Park, Release, RunRef, StepEnd,
+    Bury, Complete, Defer, Expand, Finish, ItemEnd, Lane, Outcome, Park, Release, RunRef, StepEnd,
 };
 use crate::shared::Shared;
 use groups::{Group, Groups};
@@ -33,17 +33,19 @@ pub(crate) type Owned<T> = (EntryId, Box<T>);
 /// Settles one partition's outcomes until the executor is gone.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    partition: usize,
+    (partition, lane): (usize, Lane),
     mut outcomes: UnboundedReceiver<Vec<Outcome>>,
 ) {
     let store = shared.store.partitions()[partition].clone();
-    let mut batches = Vec::with_capacity(16);
-    while outcomes.recv_many(&mut batches, 16).await > 0 {
+    // calls that park are made one by one: many at once would keep Redis from everybody else for as long
+    let (most, batches_at_once) = if lane == Lane::Park { (CALL, 1) } else { (ROUND, 16) };
+    let mut batches = Vec::with_capacity(batches_at_once);
+    while outcomes.recv_many(&mut batches, batches_at_once).await > 0 {
         let mut round: Vec<Outcome> = Vec::with_capacity(batches.iter().map(Vec::len).sum());
         for batch in batches.drain(..) {
             round.extend(batch);
         }
-        while round.len() < ROUND {
+        while round.len() < most {
             let Ok(more) = outcomes.try_recv() else { break };
             round.extend(more);
         }
@@ -52,7 +54,7 @@ pub(crate) async fn run(
         let takes_room = round.iter().filter(|outcome| outcome.takes_room()).count();
         let groups = Groups::of(round).into_calls(CALL);
         join_all(groups.iter().map(|group| settle(&shared, &store, group))).await;
-        shared.backlogs[partition].remove(count);
+        shared.backlog(partition, lane).remove(count);
         shared.capacity.give_back(takes_room);
     }
 }

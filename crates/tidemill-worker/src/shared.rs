@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::capacity::Capacity;
 use crate::metrics::WorkerMetrics;
+use crate::outcome::Lane;
 use crate::plans::Plans;
 use crate::queues::Queues;
 use crate::settings::Settings;
@@ -32,8 +33,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) admission: Admission,
     pub(crate) cache: Cache,
-    /// One for each partition.
-    pub(crate) backlogs: Vec<Backlog>,
+    /// One for each partition and [`Lane`].
+    pub(crate) backlogs: Vec<[Backlog; 2]>,
 }
 
 /// Shortest pause between two tries, doubled from try to try.
@@ -90,7 +91,13 @@ impl RedisClock {
     }
 }
 
-/// A partition's outcomes on their way to Redis. They are settled in the order in which they came, so what existed at a mark is
+impl Shared {
+    pub(crate) fn backlog(&self, partition: usize, lane: Lane) -> &Backlog {
+        &self.backlogs[partition][lane as usize]
+    }
+}
+
+/// A partition's outcomes on one way to Redis. They are settled in the order in which they came, so what existed at a mark is
 /// settled once as many are.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::slot_of;
 use crate::executor::Event;
+use crate::outcome::Lane;
 use crate::outcome::RunRef;
 use crate::part;
 use crate::shared::Shared;
@@ -34,7 +35,7 @@ pub(crate) async fn run(
 ) {
     let store = shared.store.partitions()[partition].clone();
     let regular = Duration::from_millis(shared.settings.sweep_ms);
-    let (mut suspects, mut mark) = (HashSet::<EntryId>::new(), 0);
+    let (mut suspects, mut marks) = (HashSet::<EntryId>::new(), [0; 2]);
     loop {
         let pause = if suspects.is_empty() { regular } else { SECOND_LOOK.min(regular) };
         tokio::select! {
@@ -44,7 +45,10 @@ pub(crate) async fn run(
             () = tokio::time::sleep(pause) => {}
         }
         // asked before the look: what it shows may have been settled while it was under way
-        let passed = shared.backlogs[partition].has_passed(mark);
+        let passed = Lane::ALL
+            .into_iter()
+            .zip(marks)
+            .all(|(lane, mark)| shared.backlog(partition, lane).has_passed(mark));
         let Ok(unknown) = look(&shared, &store, &events).await else { continue };
         if passed {
             let lost: Vec<_> =
@@ -56,7 +60,7 @@ pub(crate) async fn run(
             }
         }
         suspects = unknown.into_iter().map(|(_, entry)| entry).collect();
-        mark = shared.backlogs[partition].mark();
+        marks = Lane::ALL.map(|lane| shared.backlog(partition, lane).mark());
     }
 }
 

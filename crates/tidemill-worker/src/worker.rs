@@ -20,10 +20,11 @@ use crate::cache::{Cache, Engine};
 use crate::capacity::Capacity;
 use crate::executor::{Event, Executor};
 use crate::metrics::WorkerMetrics;
+use crate::outcome::Lane;
 use crate::plans::Plans;
 use crate::queues::Queues;
 use crate::settings::{InvalidSetting, Settings};
-use crate::shared::{Backlog, RedisClock, Shared};
+use crate::shared::{RedisClock, Shared};
 use crate::{claiming, liveness, settler, sweep};
 
 /// Why a worker cannot start.
@@ -85,7 +86,7 @@ impl Worker {
         let (admission, messages) = Admission::new();
         let metrics = WorkerMetrics::new(metrics);
         metrics.slots.set(i64::from(member.slots));
-        let backlogs = store.partitions().iter().map(|_| Backlog::default()).collect();
+        let backlogs = store.partitions().iter().map(|_| Default::default()).collect();
         let shared = Shared {
             plans: Plans::new(store.home().clone()),
             store,
@@ -129,9 +130,12 @@ impl Worker {
         let (tracker, tasks) = (TaskTracker::new(), Tasks::new());
         let mut settlers = Vec::new();
         for partition in 0..shared.store.partitions().len() {
-            let (outcomes, settled) = mpsc::unbounded_channel();
-            settlers.push(outcomes);
-            tracker.spawn(vital(failed.clone(), settler::run(Arc::clone(&shared), partition, settled)));
+            settlers.push(Lane::ALL.map(|lane| {
+                let (outcomes, settled) = mpsc::unbounded_channel();
+                let settler = settler::run(Arc::clone(&shared), (partition, lane), settled);
+                tracker.spawn(vital(failed.clone(), settler));
+                outcomes
+            }));
             self.partition(partition, &sender, &tasks, (&claiming, &keeping, &failed));
         }
         {
@@ -220,14 +224,17 @@ impl Worker {
         let shared = &self.shared;
         let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some((messages, filling)) = parts else { return };
-        let asking = admission::run(Arc::clone(shared), messages, sender.clone());
+        let asking = admission::run(Arc::clone(shared), messages, sender.clone(), keeping.clone());
         let (asking, filling) = (vital(failed.clone(), asking), vital(failed.clone(), filling.run()));
         let keeping = keeping.clone();
-        tasks.spawn("admission", OnFailure::Log, async move {
+        let filling = async move {
             tokio::select! {
                 () = keeping.cancelled() => {}
-                _ = futures_util::future::join(asking, filling) => {}
+                () = filling => {}
             }
+        };
+        tasks.spawn("admission", OnFailure::Log, async move {
+            futures_util::future::join(asking, filling).await;
             Ok::<(), Error>(())
         });
     }

@@ -173,6 +173,8 @@ fn period_us(rules: &LimitRules) -> u64 {
 }
 
 fn pace_of(rules: &LimitRules, most: u64) -> Pace {
-    let pace = Pace::even(most, rules.burst, rules.window_us);
+    // the burst of a limit that is looked for grows with it
+    let found = if rules.auto { rules.contract.default_burst(most) } else { 0 };
+    let pace = Pace::even(most, rules.burst.max(found), rules.window_us);
     if rules.unit == REQUESTS { pace.in_whole_steps() } else { pace }
 }

@@ -50,6 +50,9 @@ pub(super) struct ResultView {
     error: serde_json::Value,
     /// Attempts made.
     attempts: u32,
+    /// Only where something else answered in place of a service: `service`, `answered_by`, `code`, `reason`.
+    #[schema(value_type = Option<Object>)]
+    degraded: Option<serde_json::Value>,
     /// When it ended, in Unix milliseconds.
     finished_at_ms: u64,
 }
@@ -165,6 +168,7 @@ fn ending(id: &str, state: &str, error: (&str, &str), attempts: u32, finished_at
         output: serde_json::value::RawValue::NULL.to_owned(),
         error: Some(tidemill_protocol::ErrorBody { code: error.0.to_owned(), message: error.1.to_owned() }),
         attempts,
+        degraded: None,
         finished_at_ms,
     };
     serde_json::to_string(&document).unwrap_or_default()

@@ -357,7 +357,11 @@ const BUDGET: &str = "r=0.1,0.5,2";
 const FAULTS: [(&str, &str, &str); 23] = [
     // a strict limit that gives away one too many, and one that is let go too fast
     (REQUESTS, "local over = s.s + amount - most", "local over = s.s + amount - most - 1"),
-    (REQUESTS, "local period, units = rule.window, most", "local period, units = rule.window, most + 1"),
+    (
+        REQUESTS,
+        "local period, units, burst = rule.window, most,",
+        "local period, units, burst = rule.window, most + 1,",
+    ),
     // a burst that is none, or is not paid for
     (REQUESTS, "math.floor((burst - math.min(amount, burst)", "math.floor((0"),
     (

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_policy::service::template_names;
 use tidemill_store::{Answer, Exchanged, Hindrance, Services};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Draft, Holding};
 use super::lease::{Ended, Lease};
@@ -24,7 +26,9 @@ const MOST_REPORTS: usize = 512;
 /// Calls that wait here at once; more go into lines.
 const MOST_WAITING: usize = 512;
 /// Ended calls that nobody waits for are told within this.
-const REPORT_WITHIN: Duration = Duration::from_millis(500);
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
+/// The same where there is a cap: others may wait for the place.
+const PLACE_WITHIN: Duration = Duration::from_millis(200);
 /// Places that are held are renewed, and definitions looked at, so often.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// What calls use is told to others, and heard from them, so often.
@@ -35,6 +39,8 @@ const TICKET_PATIENCE: Duration = Duration::from_secs(1);
 const CALM_PER_SECOND: f64 = 200.0;
 /// The longest that calls gather.
 const GATHER: Duration = Duration::from_millis(10);
+/// How long the last exchanges of a worker that ends may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The pause after an exchange that failed.
 const AFTER_FAULT: Duration = Duration::from_millis(100);
 
@@ -88,11 +94,12 @@ struct Engine {
     draining: bool,
 }
 
-/// Runs the engine until everybody who could tell it something is gone.
+/// Runs the engine until the token is cancelled; then it tells what is left to tell.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     mut messages: UnboundedReceiver<Message>,
     events: UnboundedSender<Event>,
+    keeping: CancellationToken,
 ) {
     let now = Instant::now();
     let mut engine = Engine {
@@ -118,6 +125,7 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             biased;
+            () = keeping.cancelled() => break,
             count = messages.recv_many(&mut batch, 1_024) => {
                 if count == 0 {
                     return;
@@ -128,6 +136,10 @@ pub(crate) async fn run(
         }
         engine.act().await;
     }
+    while let Ok(message) = messages.try_recv() {
+        engine.on(message);
+    }
+    drop(tokio::time::timeout(LAST_WORDS, engine.leave()).await);
 }
 
 impl Engine {
@@ -152,16 +164,26 @@ impl Engine {
         for tier in ended.lease.need.tiers.iter() {
             if let Some(holding) = self.held.get_mut(&tier.name) {
                 holding.count = holding.count.saturating_sub(1);
-                // who waits for a place of this tier may have it
-                for waiting in &mut self.waiting {
-                    if waiting.hindered_by.as_ref() == Some(&tier.name) && waiting.due > now {
-                        waiting.due = now;
-                    }
+                // one of those who wait for a place of this tier may have it
+                let waits =
+                    |one: &&mut Waiting| one.hindered_by.as_ref() == Some(&tier.name) && one.due > now;
+                if let Some(first) = self.waiting.iter_mut().find(waits) {
+                    first.due = now;
                 }
             }
         }
         let is_urgent = self.pressed || !matches!(ended.outcome, tidemill_store::CallOutcome::Ok);
-        let by = if is_urgent { now } else { now + REPORT_WITHIN };
+        let has_cap = ended
+            .lease
+            .need
+            .tiers
+            .iter()
+            .any(|tier| self.held.get(&tier.name).is_some_and(|held| held.has_cap));
+        let by = match (is_urgent, has_cap) {
+            (true, _) => now,
+            (false, true) => now + PLACE_WITHIN,
+            (false, false) => now + REPORT_WITHIN,
+        };
         self.report_at = Some(self.report_at.map_or(by, |known| known.min(by)));
         self.ended.push(ended);
     }
@@ -237,18 +259,21 @@ impl Engine {
 
     fn refresh_holdings(&mut self) {
         let snapshot = self.shared.admission.snapshot();
-        for holding in self.held.values_mut() {
+        for (tier, holding) in &mut self.held {
+            // a definition may have come for the one that had only that of its kind, or gone
+            let (own, kind) = template_names(tier);
+            let known = [Some(own), kind.as_deref()].into_iter().flatten();
+            if let Some(template) = known.into_iter().find(|name| snapshot.template(name).is_some()) {
+                holding.template = Arc::from(template);
+            }
             holding.has_cap = snapshot.template(&holding.template).is_some_and(|facts| facts.has_cap);
         }
     }
 
     /// Asks for what is due, tells what has ended, and states what is held.
     async fn exchange(&mut self, now: Instant, renews: bool) {
-        let mut asking = Vec::new();
-        let mut at = 0;
-        while at < self.waiting.len() && asking.len() < MOST_REQUESTS {
-            if self.waiting[at].due <= now { asking.push(self.waiting.remove(at)) } else { at += 1 }
-        }
+        let asking: Vec<Waiting> =
+            self.waiting.extract_if(.., |waiting| waiting.due <= now).take(MOST_REQUESTS).collect();
         let told = self.ended.len().min(MOST_REPORTS);
         let telling: Vec<Ended> = self.ended.drain(..told).collect();
         self.measure(asking.len() + telling.len(), now);
@@ -262,12 +287,14 @@ impl Engine {
             self.services.admit(&self.shared.consumer, self.seq, rand::random(), draft.exchange()).await;
         self.report_at = (!self.ended.is_empty()).then_some(now);
         match answer {
-            Ok(answer) => {
+            Ok(answer) if answer.accepted && answer.answers.len() == asking.len() => {
                 self.failing_since = None;
                 self.local = Local::default();
                 let names = draft.names();
                 self.take(answer, asking, &names, now).await;
             }
+            // a newer exchange was there before this one: nothing of it was done
+            Ok(_) => self.again(asking, telling),
             Err(error) => {
                 tracing::warn!(%error, "admission cannot be asked; calls wait");
                 metrics.fault(&error);
@@ -380,7 +407,7 @@ impl Engine {
         waiting.was_asked = true;
         // a place may become free at any time, so that its expected wait is only a guess
         let wait = if hindrance.why == "concurrency" {
-            hindrance.wait.clamp(Duration::from_millis(5), Duration::from_millis(50))
+            hindrance.wait.clamp(Duration::from_millis(5), Duration::from_millis(200))
         } else {
             hindrance.wait
         };
@@ -391,32 +418,47 @@ impl Engine {
 
     /// The outcome of an exchange is not known: grants may have been given, which the next statement of what is held takes back; what
     /// was told may have been taken in, so that nothing is given back twice.
-    fn failed(&mut self, mut asking: Vec<Waiting>, telling: Vec<Ended>, now: Instant) {
+    fn failed(&mut self, asking: Vec<Waiting>, mut telling: Vec<Ended>, now: Instant) {
         self.failing_since.get_or_insert(now);
-        self.not_before = now + AFTER_FAULT;
+        telling.iter_mut().for_each(Ended::forget_refunds);
+        self.again(asking, telling);
+        self.without_redis(now);
+    }
+
+    /// The same is asked and told once more, after a moment.
+    fn again(&mut self, mut asking: Vec<Waiting>, telling: Vec<Ended>) {
+        self.not_before = Instant::now() + AFTER_FAULT;
         for waiting in &mut asking {
             waiting.due = self.not_before;
         }
-        self.waiting.extend(asking);
-        for mut ended in telling {
-            ended.forget_refunds();
-            self.ended.push(ended);
-        }
+        // they were there before those that came meanwhile
+        asking.append(&mut self.waiting);
+        self.waiting = asking;
+        self.ended.extend(telling);
         self.report_at = (!self.ended.is_empty()).then_some(self.not_before);
-        self.without_redis(now);
+    }
+
+    /// The worker ends: its ended calls are told, and that it holds nothing any more. Whoever is not told waits until its places
+    /// are missed.
+    async fn leave(&mut self) {
+        self.waiting.clear();
+        for holding in self.held.values_mut() {
+            holding.count = 0;
+        }
+        self.exchange(Instant::now(), true).await;
+        while !self.ended.is_empty() && self.failing_since.is_none() {
+            self.exchange(Instant::now(), false).await;
+        }
     }
 
     /// Services that allow it go on with a share of their limit of their own.
     fn without_redis(&mut self, now: Instant) {
         let Some(since) = self.failing_since else { return };
         let snapshot = self.shared.admission.snapshot();
-        let (mut verdicts, mut at) = (Vec::new(), 0);
-        while at < self.waiting.len() {
-            if !self.local.lets_go(&snapshot, &self.waiting[at].need, since, now) {
-                at += 1;
-                continue;
-            }
-            let waiting = self.waiting.remove(at);
+        let mut verdicts = Vec::new();
+        let local = &mut self.local;
+        let lets_go = |waiting: &mut Waiting| local.lets_go(&snapshot, &waiting.need, since, now);
+        for waiting in self.waiting.extract_if(.., lets_go).collect::<Vec<_>>() {
             self.shared.metrics.admissions.with(&[waiting.need.service_name(), "local"]).inc();
             let lease = Lease {
                 need: Arc::from(waiting.need),

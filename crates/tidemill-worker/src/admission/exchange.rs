@@ -58,10 +58,11 @@ impl<'a> Draft<'a> {
         renews: bool,
     ) -> Self {
         let mut tiers = Tiers::default();
-        let reports =
-            telling.iter().map(|ended| report(snapshot, ended, tiers.of(&ended.lease.need, held))).collect();
+        // first: a tier follows the rules that the newest knowledge of it names
         let requests =
             asking.iter().map(|waiting| request(waiting, &tiers.of(&waiting.need, held))).collect();
+        let reports =
+            telling.iter().map(|ended| report(snapshot, ended, tiers.of(&ended.lease.need, held))).collect();
         if renews {
             for (name, holding) in held.iter().filter(|(_, holding)| holding.has_cap) {
                 tiers.add(name, &holding.template, held);
@@ -114,8 +115,7 @@ fn report<'a>(snapshot: &Snapshot, ended: &'a Ended, tiers: Vec<usize>) -> CallR
         if ended.lease.granted_us == 0 {
             continue;
         }
-        for (at, tier) in tiers.iter().enumerate().filter(|(at, _)| limits(*at, unit)) {
-            let _ = at;
+        for (_, tier) in tiers.iter().enumerate().filter(|(at, _)| limits(*at, unit)) {
             corrections.push(Correction { tier: *tier, unit, delta, granted_us: ended.lease.granted_us });
         }
     }

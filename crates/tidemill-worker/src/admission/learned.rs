@@ -1,7 +1,7 @@
 //! What calls use and how long they take, learned: a histogram per tool and model that forgets slowly. Other workers are told the
 //! 99th percentile, and begin with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,9 +90,18 @@ impl Learned {
     fn with<T>(&self, name: String, act: impl FnOnce(&mut Series) -> T) -> Option<T> {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         if series.len() >= MOST && !series.contains_key(&name) {
-            return None;
+            // names that hardly anybody uses must not keep out those that many will
+            series.retain(|_, series| series.histogram.total >= ENOUGH);
+            if series.len() >= MOST {
+                return None;
+            }
         }
         Some(act(series.entry(name).or_default()))
+    }
+
+    /// What is known of a series; asking does not begin one.
+    fn known<T>(&self, name: &str, read: impl FnOnce(&Series) -> Option<T>) -> Option<T> {
+        read(self.series.lock().unwrap_or_else(PoisonError::into_inner).get(name)?)
     }
 
     /// A call used so much.
@@ -107,17 +116,23 @@ impl Learned {
 
     /// What 99 of 100 calls do not exceed.
     pub(crate) fn usual(&self, of: (&str, &str, Option<&str>), unit: &str) -> Option<f64> {
-        self.with(name(of, unit), |series| series.histogram.quantile(0.99).map(f64::ceil).or(series.told))?
+        self.known(&name(of, unit), |series| series.histogram.quantile(0.99).map(f64::ceil).or(series.told))
     }
 
     /// How long 95 of 100 calls take at most.
     pub(crate) fn late_after(&self, of: (&str, &str, Option<&str>)) -> Option<Duration> {
-        let sixteenths = self.with(name(of, LATENCY), |series| series.histogram.quantile(0.95))??;
+        let sixteenths = self.known(&name(of, LATENCY), |series| series.histogram.quantile(0.95))?;
         Some(Duration::from_secs_f64(sixteenths / 16_000.0))
     }
 
-    /// Takes in what other workers know.
-    pub(crate) fn hear(&self, told: impl IntoIterator<Item = (String, f64)>) {
+    /// Takes in what other workers know. What is not known there (any more) is told again.
+    pub(crate) fn hear(&self, told: BTreeMap<String, f64>) {
+        {
+            let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+            for (_, series) in series.iter_mut().filter(|(name, _)| !told.contains_key(*name)) {
+                series.tells = 0.0;
+            }
+        }
         for (name, amount) in told {
             self.with(name, |series| series.told = Some(amount));
         }
@@ -143,7 +158,7 @@ impl Learned {
 
 #[cfg(test)]
 mod tests {
-    use super::{Histogram, Learned};
+    use super::{Histogram, Learned, MOST};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -165,7 +180,7 @@ mod tests {
     fn what_others_told_is_used_until_enough_is_known_here() {
         let (learned, of) = (Learned::default(), ("openai", "chat", Some("big")));
         assert_eq!(learned.usual(of, "total_tokens"), None);
-        learned.hear([("openai chat big total_tokens".to_owned(), 700.0)]);
+        learned.hear([("openai chat big total_tokens".to_owned(), 700.0)].into());
         assert_eq!(learned.usual(of, "total_tokens"), Some(700.0));
         for _ in 0..30 {
             learned.used(of, "total_tokens", 100.0);
@@ -176,6 +191,20 @@ mod tests {
         assert!(late >= Duration::from_millis(40) && late < Duration::from_millis(44), "{late:?}");
         assert_eq!(learned.news().len(), 1);
         assert!(learned.news().is_empty(), "nothing is told twice");
+        learned.hear([].into());
+        assert_eq!(learned.news().len(), 1, "unless it was forgotten");
+    }
+
+    #[test]
+    fn names_that_nobody_uses_do_not_keep_out_the_others() {
+        let learned = Learned::default();
+        for at in 0..MOST * 2 {
+            learned.used(("a", "t", Some(&format!("m{at}"))), "tokens", 1.0);
+            assert_eq!(learned.usual(("a", "t", Some("never")), "tokens"), None);
+        }
+        (0..30).for_each(|_| learned.used(("a", "t", Some("real")), "tokens", 9.0));
+        assert!(learned.usual(("a", "t", Some("real")), "tokens").is_some());
+        assert!(learned.series.lock().unwrap().len() <= MOST);
     }
 
     #[test]

@@ -38,8 +38,9 @@ impl Local {
             let per_second =
                 need.tiers.iter().filter_map(|tier| snapshot.template(&tier.template)?.per_second);
             let per_second = per_second.fold(f64::INFINITY, f64::min) * share;
-            let period = (per_second.is_finite() && per_second > 0.0)
-                .then(|| Duration::from_secs_f64(1.0 / per_second))?;
+            // none, or so few that no clock tells
+            let period =
+                Duration::try_from_secs_f64(1.0 / per_second).ok().filter(|_| per_second.is_finite())?;
             Quota::with_period(period).map(|quota| RateLimiter::direct(quota.allow_burst(NonZeroU32::MIN)))
         });
         // without a limit of requests there is no share of one: it stays closed

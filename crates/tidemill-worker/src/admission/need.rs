@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_policy::service::{Scope, Tier};
+use tidemill_policy::service::{Scope, Tier, clean};
 use tidemill_protocol::Payload;
 use tidemill_workflow::{Filter, Limits};
 
@@ -65,7 +65,8 @@ impl Need {
         if tiers.is_empty() {
             return None;
         }
-        let model: Option<Arc<str>> = model.map(Arc::from);
+        // as in the tier's name: what is learned of it has a name, too
+        let model: Option<Arc<str>> = model.map(|model| Arc::from(&*clean(&model)));
         let amounts = amounts_of(snapshot, (learned, facts), (tool, model.as_deref()), (&tiers, input));
         let held = assignment.standing.as_ref().map_or(&[][..], |standing| &standing.tickets);
         let tickets = tiers.iter().map(|tier| held.iter().any(|ticket| **ticket == *tier.name)).collect();

@@ -15,13 +15,15 @@ use crate::admission::{self, Ended, Lease, Message, Need, ServiceFacts, Verdict}
 use crate::assignment::{Assignment, End, Running};
 use crate::cache::{LookUp, Question};
 use crate::fallback::{self, Next};
-use crate::outcome::{Defer, Ending, Outcome, Park};
+use crate::outcome::{Defer, Ending, Lane, Outcome, Park};
 
 /// An assignment that asks for admission.
 pub(super) struct Asking {
     pub(super) assignment: Assignment,
     /// It was told to wait: it takes no room, and others may be claimed.
     waits: bool,
+    /// Counted against the tenant's share of this worker, as long as it does not wait.
+    tenant: Option<Arc<str>>,
 }
 
 /// An assignment whose answer the cache may have.
@@ -39,20 +41,25 @@ const MOST_LOOKING: usize = 512;
 impl Executor {
     /// Launches work, or asks first whether it may be done.
     pub(super) fn admit(&mut self, mut assignment: Assignment) {
-        if !self.may_start() {
-            self.ready.push_back(assignment);
-            return;
-        }
         if let Some(lease) = assignment.progress.lease.take() {
             return self.launch_or_return(assignment, lease);
         }
         let Some(assignment) = self.look_up(assignment) else { return };
-        let Some(need) = self.shared.admission.need(&assignment) else { return self.launch(assignment) };
-        if let Some(tier) = self.shared.admission.lined.before(&need) {
+        let need = self.shared.admission.need(&assignment);
+        if let Some(need) = &need
+            && let Some(tier) = self.shared.admission.lined.before(need)
+        {
             self.shared.metrics.admissions.with(&[need.service_name(), "line"]).inc();
             return self.carry_out(assignment, admission::behind(tier));
         }
-        self.ask(assignment, need);
+        if !self.may_start() {
+            self.ready.push_back(assignment);
+            return;
+        }
+        match need {
+            Some(need) => self.ask(assignment, need),
+            None => self.launch(assignment),
+        }
     }
 
     fn service_of(&self, assignment: &Assignment) -> Option<Arc<ServiceFacts>> {
@@ -77,8 +84,19 @@ impl Executor {
     fn ask(&mut self, assignment: Assignment, need: Need) {
         let key = self.next_key();
         self.shared.admission.tell(Message::Ask(key, Box::new(need)));
-        self.asking.insert(key, Asking { assignment, waits: false });
+        let kind = assignment.target.kind;
+        let counts = self.shared.settings.max_parallel_per_tenant.is_some();
+        let tenant = assignment.call.context.tenant.clone().filter(|_| counts);
+        self.occupy(kind, tenant.as_ref());
+        self.asking.insert(key, Asking { assignment, waits: false, tenant });
         self.asked += 1;
+    }
+
+    /// A grant that is not used is given back.
+    pub(super) fn give_up_grant(&self, assignment: &mut Assignment) {
+        if let Some(lease) = assignment.progress.lease.take() {
+            self.shared.admission.ended(Ended::unsent(*lease));
+        }
     }
 
     /// A grant that is too old is given back, for its call would fall into another window.
@@ -96,13 +114,7 @@ impl Executor {
     pub(super) fn admissions(&mut self, verdicts: Vec<(u64, Verdict)>) {
         for (key, verdict) in verdicts {
             if matches!(verdict, Verdict::Waits) {
-                if let Some(asking) = self.asking.get_mut(&key)
-                    && !asking.waits
-                {
-                    asking.waits = true;
-                    self.asked -= 1;
-                    self.shared.capacity.lend(1);
-                }
+                self.goes_on_waiting(key);
                 continue;
             }
             let Some(assignment) = self.stop_asking(key) else {
@@ -115,13 +127,32 @@ impl Executor {
         }
     }
 
+    fn goes_on_waiting(&mut self, key: u64) {
+        let Some(asking) = self.asking.get_mut(&key).filter(|asking| !asking.waits) else { return };
+        asking.waits = true;
+        let (kind, tenant) = (asking.assignment.target.kind, asking.tenant.take());
+        self.asked -= 1;
+        self.vacate(kind, tenant.as_ref());
+        self.shared.capacity.lend(1);
+    }
+
     /// Takes back what asks, with its room.
     pub(super) fn stop_asking(&mut self, key: u64) -> Option<Assignment> {
-        let Asking { assignment, waits } = self.asking.remove(&key)?;
+        let Asking { assignment, waits, tenant } = self.asking.remove(&key)?;
         if waits {
             self.shared.capacity.take(1);
         } else {
             self.asked -= 1;
+            self.vacate(assignment.target.kind, tenant.as_ref());
+        }
+        Some(assignment)
+    }
+
+    /// Takes back what waits for the cache, with its room.
+    pub(super) fn stop_looking(&mut self, key: u64) -> Option<Assignment> {
+        let Looking { assignment, takes_no_room } = self.looking.remove(&key)?;
+        if takes_no_room {
+            self.shared.capacity.take(1);
         }
         Some(assignment)
     }
@@ -129,17 +160,10 @@ impl Executor {
     fn carry_out(&mut self, mut assignment: Assignment, verdict: Verdict) {
         match verdict {
             Verdict::Waits => {}
-            Verdict::Granted(lease) if self.draining => {
-                self.shared.admission.ended(Ended::unsent(*lease));
-                self.hand_back(assignment);
-            }
             Verdict::Granted(lease) => {
                 assignment.progress.lease = Some(lease);
-                if self.has_slot() {
-                    self.admit(assignment);
-                } else {
-                    self.ready.push_front(assignment);
-                }
+                // what is capped in this worker may have changed while it waited
+                self.start(assignment);
             }
             Verdict::Line { why, note, tier } => self.line(assignment, (tier, &why), note),
             Verdict::Aside { wait, note } => self.aside(assignment, wait, note),
@@ -162,7 +186,7 @@ impl Executor {
         let admitted = admitted.map(|admitted| *admitted);
         let standing = admitted.as_ref().and_then(|admitted| admitted.standing.as_deref());
         // it is only on its way back: others may be claimed meanwhile, or much that is parked would hold up the little that is not
-        let takes_room = self.shared.backlogs[place.partition as usize].waiting() >= MOST_PARKING;
+        let takes_room = self.shared.backlog(place.partition as usize, Lane::Park).waiting() >= MOST_PARKING;
         let park = Park {
             takes_room,
             id: id.to_string(),
@@ -176,7 +200,7 @@ impl Executor {
                 .unwrap_or(tidemill_protocol::DEFAULT_PRIORITY),
         };
         if !park.takes_room {
-            self.shared.capacity.lend(1);
+            self.shared.capacity.pass_on();
         }
         self.settle(Outcome { place, entry, ending: Ending::Park(Box::new(park)) });
     }
@@ -296,10 +320,7 @@ impl Executor {
     }
 
     pub(super) fn looked_up(&mut self, key: u64, found: LookUp) {
-        let Some(Looking { mut assignment, takes_no_room }) = self.looking.remove(&key) else { return };
-        if takes_no_room {
-            self.shared.capacity.take(1);
-        }
+        let Some(mut assignment) = self.stop_looking(key) else { return };
         match found {
             LookUp::Hit(output) => self.answer(assignment, Ok(output)),
             LookUp::Failed(error) => self.answer(assignment, Err(error)),

@@ -83,16 +83,18 @@ impl Executor {
     }
 
     /// Starts work where there is a slot, else keeps it for later.
-    pub(super) fn start(&mut self, assignment: Assignment) {
+    pub(super) fn start(&mut self, mut assignment: Assignment) {
         if self.draining {
             return self.hand_back(assignment);
         }
         if self.cancelled.has(assignment.owner.is_part(), &assignment.call.context.id) {
+            self.give_up_grant(&mut assignment);
             let (running, _) = self.begin(assignment, false);
             return self.conclude(running, End::Cancelled, Instant::now());
         }
         if self.is_suspect(&assignment) && self.suspect.as_ref() != Some(&assignment.entry) {
             if self.suspect.is_some() {
+                self.give_up_grant(&mut assignment);
                 let wait = SUSPECT_PARK + Duration::from_millis(rand::random::<u64>() % 1_000);
                 let deaths = assignment.deaths;
                 let note = format!(
@@ -105,18 +107,23 @@ impl Executor {
         if let Some(cap) = self.cap(assignment.target.kind)
             && self.per_kind.get(assignment.target.kind).copied().unwrap_or(0) >= cap
         {
+            self.give_up_grant(&mut assignment);
             return self.over_cap(assignment, cap);
         }
         if let Some(cap) = self.tenant_cap(&assignment) {
+            self.give_up_grant(&mut assignment);
             let note = format!("its tenant runs {cap} tools in this worker; that is its share of it");
             let wait = CAPPED_PARK + Duration::from_millis(rand::random::<u64>() % 500);
             return self.settle(park(assignment, wait, note));
         }
-        if !self.has_slot() {
+        // what was granted has been counted as a start, and grows old
+        if assignment.progress.lease.is_some() {
+            if self.has_room() { self.admit(assignment) } else { self.ready.push_front(assignment) }
+        } else if self.has_slot() {
+            self.admit(assignment);
+        } else {
             self.ready.push_back(assignment);
-            return;
         }
-        self.admit(assignment);
     }
 
     /// The cap that the assignment's tenant has reached, if so.
@@ -213,18 +220,11 @@ impl Executor {
                     let end = attempt::rest(future, timeout, stopped).await;
                     drop(events.send(Event::Finished(key, end)));
                 });
-                *self.per_kind.entry(kind).or_default() += 1;
-                let tenant = self.count_tenant(&running);
+                let tenant = self.shared.settings.max_parallel_per_tenant.and_then(|_| running.tenant());
+                self.occupy(kind, tenant.as_ref());
                 self.active.insert(key, Active { running, started, tenant, stop: Some(stop) });
             }
         }
-    }
-
-    fn count_tenant(&mut self, running: &Running) -> Option<Arc<str>> {
-        self.shared.settings.max_parallel_per_tenant?;
-        let tenant = running.tenant()?;
-        *self.per_tenant.entry(Arc::clone(&tenant)).or_default() += 1;
-        Some(tenant)
     }
 
     /// A service's timeout counts where the tool says nothing of its own.
@@ -258,10 +258,14 @@ impl Executor {
                 self.start(assignment);
             }
         }
-        while self.has_slot() {
-            let Some(assignment) = self.ready.pop_front() else { break };
+        while let Some(assignment) = self.next_ready() {
             self.start(assignment);
         }
+    }
+
+    fn next_ready(&mut self) -> Option<Assignment> {
+        let is_granted = self.ready.front().is_some_and(|assignment| assignment.progress.lease.is_some());
+        if self.has_slot() || (is_granted && self.has_room()) { self.ready.pop_front() } else { None }
     }
 }
 
