@@ -7,4 +7,5 @@ mod pool;
 mod reference;
 mod services;
 mod services_auto;
+mod services_odd;
 mod workflows;
