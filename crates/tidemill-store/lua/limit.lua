@@ -45,7 +45,7 @@ end
 local function limit_state(tier, i)
   local rule, s = tier.rules.limits[i], tier.state.l[i]
   if not s or s.k ~= rule.sign then
-    s = { k = rule.sign, t = 0 }
+    s = { k = rule.sign, t = 0, j = free_number(tier.state) }
     tier.state.l[i] = s
   end
   if rule.auto then find(rule, s, tier.now) end
@@ -62,16 +62,16 @@ local function slide(tier, i, rule, s)
   if not s.c then
     -- slots that were left by other rules are not ours
     local left = {}
-    for k = 0, rule.slots do left[k + 1] = i .. ':' .. string.format('%d', slot - k) end
+    for k = 0, rule.slots do left[k + 1] = s.j .. ':' .. string.format('%d', slot - k) end
     redis.call('HDEL', tier.sums_key, unpack(left))
     s.c, s.q, s.s = slot, 0, 0
     return
   end
-  if s.q and s.q ~= 0 then redis.call('HSET', tier.sums_key, i .. ':' .. whole(s.c), string.format('%.6f', s.q)) end
+  if s.q and s.q ~= 0 then redis.call('HSET', tier.sums_key, s.j .. ':' .. whole(s.c), string.format('%.6f', s.q)) end
   local gone, n = {}, 0
   for k = s.c - rule.slots, slot < s.c and s.c or math.min(slot - rule.slots - 1, s.c) do
     n = n + 1
-    gone[n] = i .. ':' .. string.format('%d', k)
+    gone[n] = s.j .. ':' .. string.format('%d', k)
   end
   if n > 0 then
     local found = redis.call('HMGET', tier.sums_key, unpack(gone))
@@ -93,7 +93,7 @@ local function wait_of_sum(tier, i, rule, s, most, amount)
   -- the oldest slots, some at a time: mostly the first few are enough
   for from = 0, rule.slots - 1, 16 do
     local names = {}
-    for k = 0, 15 do names[k + 1] = i .. ':' .. string.format('%d', s.c - rule.slots + from + k) end
+    for k = 0, 15 do names[k + 1] = s.j .. ':' .. string.format('%d', s.c - rule.slots + from + k) end
     local found = redis.call('HMGET', tier.sums_key, unpack(names))
     for k = 0, 15 do
       over = over - (tonumber(found[k + 1] or 0) or 0)
@@ -152,7 +152,7 @@ local function correct_slot(tier, i, rule, s, delta, granted)
     return delta
   end
   if slot < s.c - rule.slots then return 0 end
-  local name = i .. ':' .. string.format('%d', slot)
+  local name = s.j .. ':' .. string.format('%d', slot)
   local left = math.max(0, (tonumber(redis.call('HGET', tier.sums_key, name) or 0) or 0))
   local less = math.max(delta, -left)
   redis.call('HSET', tier.sums_key, name, string.format('%.6f', left + less))

@@ -77,6 +77,27 @@ local function state_of(state_key)
   return state
 end
 
+-- A limit keeps what was used of it when others come or go before it in the definition.
+local function align_limits(state, rules)
+  local fits = true
+  for i, rule in ipairs(rules.limits) do fits = fits and (not state.l[i] or state.l[i].k == rule.sign) end
+  if fits then return end
+  local known, aligned = {}, {}
+  for _, s in pairs(state.l) do known[s.k] = known[s.k] or s end
+  for i, rule in ipairs(rules.limits) do
+    aligned[i], known[rule.sign] = known[rule.sign], nil
+  end
+  state.l = aligned
+end
+
+-- A number that no limit of the tier has its slots under.
+local function free_number(state)
+  local taken, number = {}, 1
+  for _, s in pairs(state.l) do taken[s.j] = true end
+  while taken[number] do number = number + 1 end
+  return number
+end
+
 -- Opens a tier; a template that is gone has no rules, and a state that cannot be read begins anew.
 local function open_tier(name, state_key, held_key, sums_key, text, now)
   local state, rules = state_of(state_key), rules_of(text or '')
@@ -85,6 +106,7 @@ local function open_tier(name, state_key, held_key, sums_key, text, now)
   if rules.summed then own_hash(sums_key) end
   if state.at and now < state.at - SECOND then shift_back(state, state.at - now) end
   state.at = now
+  align_limits(state, rules)
   return { name = name, state_key = state_key, held_key = held_key, sums_key = sums_key, rules = rules, has_rules = text, state = state,
     now = now, behind = {}, mine = 0 }
 end

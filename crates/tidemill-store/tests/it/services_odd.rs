@@ -14,7 +14,7 @@ const AUTHOR: Author<'static> = Author { who: "ada", why: "the test", is_file: f
 const HORIZON: Duration = Duration::from_millis(50);
 
 async fn define(services: &Services, name: &str, rules: &str) {
-    services.define(AUTHOR, name, "{}", &[(name.to_owned(), rules.to_owned())]).await.unwrap();
+    services.define(AUTHOR, name, rules, &[(name.to_owned(), rules.to_owned())]).await.unwrap();
 }
 
 fn call<'a>(id: &'a str, amounts: &[(&'a str, f64)], has_ticket: bool) -> CallRequest<'a> {
@@ -227,4 +227,41 @@ async fn what_is_learned_is_bounded_and_fades() {
     );
     let left: i64 = pool.cli(&["PTTL", &services.learned_key()]).await.parse().unwrap();
     assert!(left > 0, "{left}");
+}
+
+/// Whoever adds a limit, or takes one away, does not thereby allow the others to be used once more.
+#[tokio::test]
+async fn a_limit_keeps_what_was_used_of_it_when_others_come_and_go() {
+    let pool = Pool::start().await;
+    let mut asker = Asker::new(&pool, "w1");
+    let calls = "d=requests,s,3,60000000,3,20000,0,3,3";
+    let (tokens, cost) =
+        ("d=tokens,s,100,60000000,100,20000,0,100,100", "d=cost,a,1000,60000000,1000,0,0,1000,1000");
+    define(&asker.services, "api", calls).await;
+    let amounts = [("requests", 1.0), ("tokens", 40.0), ("cost", 1.0)];
+    for _ in 0..3 {
+        assert!(is_granted(&asker.ask("api", 0, call("a", &amounts, true)).await));
+    }
+    let is_held_by = |answer: Answer, unit: &str| {
+        let (Answer::Line(hindrance) | Answer::Wait(hindrance)) = answer else { panic!("{answer:?}") };
+        assert_eq!(hindrance.why, format!("limit:{unit}"));
+    };
+    is_held_by(asker.ask("api", 0, call("b", &amounts, true)).await, "requests");
+    for rules in [format!("{tokens} {calls}"), format!("{cost} {tokens} {calls}"), calls.to_owned()] {
+        define(&asker.services, "api", &rules).await;
+        is_held_by(asker.ask("api", 0, call("c", &amounts, true)).await, "requests");
+    }
+    // the slots of one are not taken for those of another
+    define(&asker.services, "api", tokens).await;
+    for _ in 0..2 {
+        let answer = asker.ask("api", 0, call("d", &amounts, true)).await;
+        assert!(is_granted(&answer), "{answer:?}");
+    }
+    is_held_by(asker.ask("api", 0, call("d", &amounts, true)).await, "tokens");
+    define(&asker.services, "api", &format!("{calls} {tokens}")).await;
+    is_held_by(asker.ask("api", 0, call("e", &[("tokens", 40.0)], true)).await, "tokens");
+    assert!(
+        is_granted(&asker.ask("api", 0, call("e", &[("requests", 1.0)], true)).await),
+        "it was taken away"
+    );
 }
