@@ -79,11 +79,18 @@ end
 
 -- A limit keeps what was used of it when others come or go before it in the definition.
 local function align_limits(state, rules)
+  -- whoever pauses a tier does not know its rules
+  if #rules.limits == 0 then return end
   local fits = true
-  for i, rule in ipairs(rules.limits) do fits = fits and (not state.l[i] or state.l[i].k == rule.sign) end
+  for i, s in pairs(state.l) do
+    local rule = rules.limits[i]
+    fits = fits and type(s) == 'table' and s.j and rule and s.k == rule.sign
+  end
   if fits then return end
   local known, aligned = {}, {}
-  for _, s in pairs(state.l) do known[s.k] = known[s.k] or s end
+  for _, s in pairs(state.l) do
+    if type(s) == 'table' and s.j and s.k then known[s.k] = known[s.k] or s end
+  end
   for i, rule in ipairs(rules.limits) do
     aligned[i], known[rule.sign] = known[rule.sign], nil
   end
@@ -104,9 +111,9 @@ local function open_tier(name, state_key, held_key, sums_key, text, now)
   -- before anything is written
   if rules.cap then own_hash(held_key) end
   if rules.summed then own_hash(sums_key) end
+  align_limits(state, rules)
   if state.at and now < state.at - SECOND then shift_back(state, state.at - now) end
   state.at = now
-  align_limits(state, rules)
   return { name = name, state_key = state_key, held_key = held_key, sums_key = sums_key, rules = rules, has_rules = text, state = state,
     now = now, behind = {}, mine = 0 }
 end

@@ -138,9 +138,12 @@ async fn a_key_that_holds_something_else_stops_neither_its_tier_nor_others() {
         pool.cli(&["RPUSH", &key, "not ours"]).await;
     }
     assert!(is_granted(&asker.ask("api", 0, call("a", &[("requests", 1.0)], true)).await));
-    // a list in place of a map, as somebody else's MessagePack
-    pool.cli(&["SET", &services.tier("api"), "\u{1}"]).await;
-    assert!(is_granted(&asker.ask("api", 1, call("b", &[("requests", 1.0)], true)).await));
+    // what is no map, and a map with limits that are none: {"l":[1],"n":{}}
+    for odd in [r"\1", r"\130\161l\145\1\161n\128"] {
+        let script = format!("return redis.call('SET', KEYS[1], \"{odd}\")");
+        pool.cli(&["EVAL", &script, "1", &services.tier("api")]).await;
+        assert!(is_granted(&asker.ask("api", 1, call("b", &[("requests", 1.0)], true)).await));
+    }
 }
 
 /// Redis's clock was an hour ahead: what a dead worker held then must not count for an hour.
@@ -251,6 +254,9 @@ async fn a_limit_keeps_what_was_used_of_it_when_others_come_and_go() {
         define(&asker.services, "api", &rules).await;
         is_held_by(asker.ask("api", 0, call("c", &amounts, true)).await, "requests");
     }
+    asker.services.control(AUTHOR, "api", Control::Pause(None)).await.unwrap();
+    asker.services.control(AUTHOR, "api", Control::Resume).await.unwrap();
+    is_held_by(asker.ask("api", 0, call("c", &amounts, true)).await, "requests");
     // the slots of one are not taken for those of another
     define(&asker.services, "api", tokens).await;
     for _ in 0..2 {
