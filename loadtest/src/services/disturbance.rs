@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tidemill_runtime::clock::Clock;
 use tidemill_testkit::referee::{Change, Report, Rules};
 use tokio::time::Instant;
 
@@ -86,6 +87,7 @@ async fn one(disturbance: Disturbance, load: Load, length: Duration) -> Result<V
             let variables =
                 [("LD_PRELOAD", library), ("FAKETIME", hour), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
             let worker = pool.worker(&variables).await?;
+            is_wrong(worker.said("timestamp")?)?;
             pool.workers.push(worker);
         }
     } else {
@@ -112,6 +114,17 @@ fn faketime() -> Option<&'static str> {
         "/usr/lib/faketime/libfaketimeMT.so.1",
     ];
     places.into_iter().find(|place| Path::new(place).is_file())
+}
+
+/// Refuses to go on with a worker whose clock is right after all: nothing would be shown.
+fn is_wrong(said: &str) -> Result<()> {
+    let said: jiff::Timestamp = said.parse()?;
+    let now = i64::try_from(Clock::system().wall_ms())?;
+    let hours = (said.as_millisecond() - now) as f64 / 3_600_000.0;
+    if (hours.abs() - 1.0).abs() > 0.1 {
+        bail!("libfaketime is there, but the worker's clock is {hours:.3} h off and not an hour");
+    }
+    Ok(())
 }
 
 /// Lets it happen, for that long in all.
