@@ -13,6 +13,7 @@ mod lease;
 mod lined;
 mod local;
 mod need;
+mod refusals;
 mod snapshot;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,12 +25,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::assignment::Assignment;
-pub(crate) use engine::{behind, run};
+pub(crate) use engine::run;
 pub(crate) use hedges::HedgeShares;
 pub(crate) use learned::Learned;
 pub(crate) use lease::{Ended, Lease};
 pub(crate) use lined::Lined;
 pub(crate) use need::Need;
+pub(crate) use refusals::behind;
 pub(crate) use snapshot::{ServiceFacts, Snapshot};
 
 /// What the engine is told.

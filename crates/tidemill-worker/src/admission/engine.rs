@@ -15,6 +15,7 @@ use super::exchange::{Draft, Holding};
 use super::lease::{Ended, Lease};
 use super::local::Local;
 use super::need::Need;
+use super::refusals::refusal;
 use super::{Message, Verdict};
 use crate::executor::Event;
 use crate::shared::Shared;
@@ -23,6 +24,8 @@ use crate::shared::Shared;
 const MOST_REQUESTS: usize = 256;
 /// Ended calls in one exchange.
 const MOST_REPORTS: usize = 512;
+/// Ended calls that wait to be told. More come only while Redis is away and a service goes on without it; they are not told.
+const MOST_UNTOLD: usize = 20_000;
 /// Calls that wait here at once; more go into lines.
 const MOST_WAITING: usize = 512;
 /// Ended calls that nobody waits for are told within this.
@@ -185,7 +188,9 @@ impl Engine {
             (false, false) => now + REPORT_WITHIN,
         };
         self.report_at = Some(self.report_at.map_or(by, |known| known.min(by)));
-        self.ended.push(ended);
+        if self.ended.len() < MOST_UNTOLD {
+            self.ended.push(ended);
+        }
     }
 
     /// When something has to be done next.
@@ -479,48 +484,5 @@ fn tell(asker: Asker, verdict: Verdict, verdicts: &mut Vec<(u64, Verdict)>) {
     match asker {
         Asker::Executor(key) => verdicts.push((key, verdict)),
         Asker::Hedge(reply) => drop(reply.send(None)),
-    }
-}
-
-/// Where a call goes that finds a line.
-pub(crate) fn behind(tier: Arc<str>) -> Verdict {
-    let hindrance = Hindrance { wait: Duration::ZERO, tier: 0, why: "line".to_owned() };
-    refusal(&Answer::Line(hindrance.clone()), &hindrance, tier)
-}
-
-/// A refusal as the executor carries it out.
-fn refusal(answer: &Answer, hindrance: &Hindrance, tier: Arc<str>) -> Verdict {
-    let why = hindrance.why.clone();
-    match answer {
-        Answer::Aside(_) => {
-            let note = format!(
-                "the retry budget of service {tier} is spent; it waits for the next retry that is allowed"
-            );
-            Verdict::Aside { wait: hindrance.wait, note }
-        }
-        Answer::Never(_) => {
-            let unit = why.strip_prefix("too_large:").unwrap_or(&why);
-            let note = format!(
-                "the call needs more {unit} at once than the limit of {tier} ever allows; make it smaller, or the limit larger"
-            );
-            Verdict::Never { code: "too_large_for_limit", note }
-        }
-        Answer::Granted { .. } | Answer::Wait(_) | Answer::Line(_) => {
-            let note = format!("it waits in line for {tier} ({})", explained(&why));
-            Verdict::Line { tier, why, note }
-        }
-    }
-}
-
-/// A hindrance for people.
-fn explained(why: &str) -> String {
-    match why {
-        "concurrency" => "all of its places are taken".to_owned(),
-        "breaker" => "its breaker is open".to_owned(),
-        "pause" => "it is paused".to_owned(),
-        "line" => "others wait before it".to_owned(),
-        other => other
-            .strip_prefix("limit:")
-            .map_or_else(|| other.to_owned(), |unit| format!("its limit of {unit} is reached")),
     }
 }
