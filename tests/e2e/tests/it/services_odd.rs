@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use tidemill_store::Control;
 use tidemill_testkit::referee::{Latency, Referee, Rules};
 use tidemill_testkit::wait_until;
 use tidemill_worker::Settings;
 
 use crate::pool::{LONG, Pool};
-use crate::services::registry;
+use crate::services::{AUTHOR, registry};
 
 fn slow(ms: u64) -> Referee {
     Referee::start_with(Rules::default().latency(Latency::Fixed(Duration::from_millis(ms)))).unwrap()
@@ -123,4 +124,41 @@ async fn a_job_that_waits_for_an_equal_call_can_be_cancelled() {
     let result = pool.result("second").await;
     assert_eq!(result["state"], "cancelled");
     assert!(pool.store.home().result("first").await.unwrap().is_none(), "that one goes on");
+}
+
+/// What waits in the line of a service that is renamed, or gone, is nobody's any more, and runs as it would without the line.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_in_the_line_of_a_service_that_was_renamed_or_removed_run() {
+    let mut pool = Pool::start().await;
+    let services = pool.store.services();
+    pool.service("old", json!({ "tools": ["echo"] })).await;
+    pool.worker_with(Settings::default(), registry());
+    for (id, renamed) in [("renamed", true), ("removed", false)] {
+        services.control(AUTHOR, "old", Control::Pause(None)).await.unwrap();
+        pool.job("default", id, &["tool", "echo", "input", "1"]).await;
+        wait_until(LONG, "the job to be parked", async || {
+            pool.store.home().line_length("old").await.unwrap() == 1
+        })
+        .await
+        .unwrap();
+        services.apply(AUTHOR, "old", None).await.unwrap();
+        if renamed {
+            pool.service("new", json!({ "tools": ["echo"], "concurrency": 1 })).await;
+        }
+        let result = pool.result(id).await;
+        assert_eq!((&result["state"], &result["attempts"]), (&json!("succeeded"), &json!(1)));
+        services.apply(AUTHOR, "new", None).await.unwrap();
+        services.control(AUTHOR, "old", Control::Resume).await.unwrap();
+        pool.service("old", json!({ "tools": ["echo"] })).await;
+        wait_until(LONG, "the worker to follow", async || {
+            let id = format!("probe-{}", pool.cli(&["INCR", "ids"]).await);
+            services.control(AUTHOR, "old", Control::Reset).await.unwrap();
+            pool.job("default", &id, &["tool", "echo", "input", "1"]).await;
+            pool.result(&id).await;
+            let state = services.states(&["old"]).await.unwrap().remove(0);
+            state.is_some_and(|state| state.counters.get("granted") > 0)
+        })
+        .await
+        .unwrap();
+    }
 }
