@@ -35,6 +35,8 @@ const CALLED_AT_ONCE: usize = 16;
 const BLOCKED_LONGEST: Duration = Duration::from_millis(500);
 /// How often the lines are measured, and swept of those who need not wait any more.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// So many lines are looked at each time; of more, each less often.
+const MANY_LINES: u64 = 200;
 
 /// The lines of all partitions, by tier.
 type Lines = BTreeMap<String, Vec<Standing>>;
@@ -212,7 +214,10 @@ impl Duty for Pacer {
             return Err(error);
         }
         let settings = &self.context.settings;
-        let pause_ms = if lines.is_empty() { settings.pace_idle_ms } else { settings.pace_ms };
+        // looking at very many lines takes Redis's time, too: ten thousand are looked at every second or so
+        let many = 1 + u64::try_from(lines.len()).unwrap_or(u64::MAX) / MANY_LINES;
+        let pause_ms =
+            if lines.is_empty() { settings.pace_idle_ms } else { settings.pace_ms.saturating_mul(many) };
         Ok(Tick::After(Duration::from_millis(pause_ms)))
     }
 }

@@ -116,6 +116,7 @@ local function ask_tier(call, tier, request)
   if state.p and (state.p == -1 or state.p > now) then
     return state.p == -1 and 5 * SECOND or state.p - now, 'pause'
   end
+  if tier.rules.unreadable then return 5 * SECOND, 'pause' end
   local wait, probe = wait_of_breaker(tier, call.dice, call.changes, call.who)
   if wait > 0 then return wait, 'breaker' end
   if (state.hx or 0) > now and state.ho ~= request.id then return state.hx - now, state.hw end

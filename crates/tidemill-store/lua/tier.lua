@@ -43,7 +43,8 @@ local function rules_of(text)
   for kind, rest in string.gmatch(text, '(%l)=(%S+)') do
     local words = {}
     for word in string.gmatch(rest, '[^,]+') do words[#words + 1] = word end
-    if RULE_READERS[kind] then RULE_READERS[kind](rules, words) end
+    -- rules that other hands wrote, and nobody can read, stop their own tier and no other
+    if RULE_READERS[kind] and not pcall(RULE_READERS[kind], rules, words) then return { limits = {}, longest = 0, unreadable = true } end
   end
   if RULES_HELD >= 1000 then RULES, RULES_HELD = {}, 0 end
   RULES[text], RULES_HELD = rules, RULES_HELD + 1

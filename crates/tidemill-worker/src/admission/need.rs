@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tidemill_policy::service::{Scope, Tier, clean};
 use tidemill_protocol::Payload;
-use tidemill_workflow::{Filter, Limits};
+use tidemill_workflow::Limits;
 
 use super::learned::Learned;
-use super::snapshot::{Guess, ServiceFacts, Snapshot};
+use super::snapshot::{ServiceFacts, Snapshot};
 use crate::assignment::Assignment;
 
 /// A wanted call.
@@ -33,8 +34,8 @@ pub(crate) struct Need {
 
 /// Without a service, a call waits so long in the worker before it goes into a line.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Steps of jq that are spent on one expression of a service: it runs where jobs are started.
-const FUEL: u64 = 50_000;
+/// Steps of jq that are spent on the expressions of a service: they run where jobs are started.
+const FUEL: u64 = 100_000;
 const REQUESTS: &str = "requests";
 
 impl Need {
@@ -45,12 +46,11 @@ impl Need {
         }
         let service = snapshot.service_of(tool, named);
         let input = &assignment.call.input;
-        let text = |filter: Option<&Filter>| filter.and_then(|filter| text_of(filter, input));
         let facts = service.as_deref();
-        let model = text(facts.and_then(|facts| facts.model.as_ref()));
-        let credential = text(facts.and_then(|facts| facts.credential.as_ref()));
-        let user = text(facts.and_then(|facts| facts.user.as_ref()))
-            .or_else(|| assignment.standing.as_ref()?.user.as_deref().map(str::to_owned));
+        let told = Told::of(facts, input);
+        let (model, credential) = (told.text("model"), told.text("credential"));
+        let user =
+            told.text("user").or_else(|| assignment.standing.as_ref()?.user.as_deref().map(str::to_owned));
         let tiers: Arc<[Tier]> = snapshot
             .catalog
             .tiers(&Scope {
@@ -67,7 +67,7 @@ impl Need {
         }
         // as in the tier's name: what is learned of it has a name, too
         let model: Option<Arc<str>> = model.map(|model| Arc::from(&*clean(&model)));
-        let amounts = amounts_of(snapshot, (learned, facts), (tool, model.as_deref()), (&tiers, input));
+        let amounts = amounts_of(snapshot, (learned, facts), (tool, model.as_deref()), (&tiers, &told));
         let held = assignment.standing.as_ref().map_or(&[][..], |standing| &standing.tickets);
         let tickets = tiers.iter().map(|tier| held.iter().any(|ticket| **ticket == *tier.name)).collect();
         let fresh = tiers.iter().filter_map(|tier| snapshot.template(&tier.template)?.fresh_for).min();
@@ -104,31 +104,43 @@ impl Need {
     }
 }
 
-fn text_of(filter: &Filter, input: &Payload) -> Option<String> {
-    let output = run(filter, input)?;
-    match serde_json::from_slice::<serde_json::Value>(&output).ok()? {
-        serde_json::Value::String(text) if !text.is_empty() => Some(text),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
+/// What an input says about its call.
+#[derive(Default)]
+struct Told(serde_json::Map<String, Value>);
 
-fn run(filter: &Filter, input: &Payload) -> Option<Vec<u8>> {
-    let json = input.clone().into_json().ok()?.into_bytes();
-    let limits = Limits { fuel: FUEL, output_bytes: 4096, ..Limits::default() };
-    filter
-        .run(&json, &limits)
-        .inspect_err(
-            |error| tracing::debug!(%error, "an expression of a service gives nothing for this input"),
-        )
-        .ok()
+impl Told {
+    fn of(facts: Option<&ServiceFacts>, input: &Payload) -> Self {
+        let asked = || {
+            let filter = facts?.asked.as_ref()?;
+            let json = input.clone().into_json().ok()?.into_bytes();
+            let limits = Limits { fuel: FUEL, output_bytes: 16 * 1024, ..Limits::default() };
+            let output = filter.run(&json, &limits).inspect_err(|error| {
+                tracing::debug!(%error, "the expressions of a service give nothing for this input");
+            });
+            serde_json::from_slice(&output.ok()?).ok().map(Self)
+        };
+        asked().unwrap_or_default()
+    }
+
+    fn text(&self, what: &str) -> Option<String> {
+        match self.0.get(what)? {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    fn amount(&self, unit: &str) -> Option<f64> {
+        let amount = self.0.iter().find(|(name, _)| name.strip_prefix(':') == Some(unit))?.1.as_f64()?;
+        Some(amount).filter(|amount| amount.is_finite() && *amount >= 0.0)
+    }
 }
 
 fn amounts_of(
     snapshot: &Snapshot,
     (learned, facts): (&Learned, Option<&ServiceFacts>),
     (tool, model): (&str, Option<&str>),
-    (tiers, input): (&[Tier], &Payload),
+    (tiers, told): (&[Tier], &Told),
 ) -> Vec<(Arc<str>, f64)> {
     let mut amounts: Vec<(Arc<str>, f64)> = Vec::with_capacity(2);
     for tier in tiers {
@@ -138,9 +150,8 @@ fn amounts_of(
         }
         for unit in &template.units {
             if !amounts.iter().any(|(known, _)| known == unit) {
-                let declared = facts
-                    .and_then(|facts| facts.estimates.get(&**unit))
-                    .and_then(|guess| amount_of(guess, input));
+                let declared =
+                    told.amount(unit).or_else(|| facts.and_then(|facts| facts.fixed.get(&**unit).copied()));
                 let service = facts.map_or("@pool", |facts| &facts.name);
                 let amount = declared
                     .or_else(|| learned.usual((service, tool, model), unit))
@@ -155,14 +166,4 @@ fn amounts_of(
 #[expect(clippy::cast_precision_loss, reason = "amounts are small beside 2^52")]
 fn first(facts: Option<&ServiceFacts>, unit: &str) -> f64 {
     facts.map_or(1.0, |facts| facts.definition.first_estimate(unit) as f64)
-}
-
-fn amount_of(guess: &Guess, input: &Payload) -> Option<f64> {
-    match guess {
-        Guess::Fixed(amount) => Some(*amount),
-        Guess::Jq(filter) => {
-            let output = run(filter, input)?;
-            serde_json::from_slice::<f64>(&output).ok().filter(|amount| amount.is_finite() && *amount >= 0.0)
-        }
-    }
 }

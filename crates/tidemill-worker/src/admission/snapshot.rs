@@ -23,21 +23,15 @@ pub(crate) struct Snapshot {
 pub(crate) struct ServiceFacts {
     pub(crate) name: Arc<str>,
     pub(crate) definition: Definition,
-    pub(crate) model: Option<Filter>,
-    pub(crate) user: Option<Filter>,
-    pub(crate) credential: Option<Filter>,
-    pub(crate) estimates: HashMap<String, Guess>,
+    /// One filter over a call's input for everything that is asked of it, so that it is parsed once: an object of `model`, `user`,
+    /// `credential`, and units behind a colon.
+    pub(crate) asked: Option<Filter>,
+    /// Amounts that are declared as numbers, by unit.
+    pub(crate) fixed: HashMap<String, f64>,
     /// What each fallback that names an input gives to its tool, made of the input of the call that it stands in for.
     pub(crate) fallback_inputs: Vec<Option<Filter>>,
     /// jq over the output, by unit; empty: by the shape of known providers.
     pub(crate) usage: Vec<(Arc<str>, Filter)>,
-}
-
-/// What is declared about the use of a unit.
-#[derive(Debug)]
-pub(crate) enum Guess {
-    Fixed(f64),
-    Jq(Filter),
 }
 
 /// What a worker has to know of a template; the rest is Redis's business.
@@ -117,16 +111,36 @@ fn literal(value: &Value) -> String {
     value.to_string()
 }
 
+fn fixed((unit, estimate): (&String, &Estimate)) -> Option<(String, f64)> {
+    match estimate {
+        #[expect(clippy::cast_precision_loss, reason = "amounts are small beside 2^52")]
+        Estimate::Fixed(amount) => Some((unit.clone(), *amount as f64)),
+        Estimate::Jq(_) => None,
+    }
+}
+
+/// Everything that a definition asks of an input. An expression that fails, or gives nothing, gives null.
+fn asked(service: &str, definition: &Definition) -> Option<Filter> {
+    let scopes =
+        [("model", &definition.model), ("user", &definition.user), ("credential", &definition.credential)];
+    let scopes = scopes.into_iter().filter_map(|(what, source)| Some((what.to_owned(), source.as_deref()?)));
+    let units = definition.estimate.iter().filter_map(|(unit, estimate)| match estimate {
+        Estimate::Jq(source) => Some((format!(":{unit}"), source.as_str())),
+        Estimate::Fixed(_) => None,
+    });
+    let members: Vec<String> = scopes
+        .chain(units)
+        .filter(|(what, source)| compile(service, what, source).is_some())
+        .map(|(what, source)| format!("{}: ([try first({source}) catch null][0])", Value::from(what)))
+        .collect();
+    if members.is_empty() {
+        return None;
+    }
+    compile(service, "what is asked of inputs", &format!("{{{}}}", members.join(", ")))
+}
+
 impl ServiceFacts {
     fn new(name: &str, definition: &Definition) -> Self {
-        let optional = |what: &str, source: &Option<String>| {
-            source.as_ref().and_then(|source| compile(name, what, source))
-        };
-        let guess = |unit: &String, estimate: &Estimate| match estimate {
-            #[expect(clippy::cast_precision_loss, reason = "amounts are small beside 2^52")]
-            Estimate::Fixed(amount) => Some(Guess::Fixed(*amount as f64)),
-            Estimate::Jq(source) => compile(name, unit, source).map(Guess::Jq),
-        };
         let usage = match &definition.usage {
             Usage::Jq(units) => units
                 .iter()
@@ -136,14 +150,8 @@ impl ServiceFacts {
         };
         Self {
             name: name.into(),
-            model: optional("model", &definition.model),
-            user: optional("user", &definition.user),
-            credential: optional("credential", &definition.credential),
-            estimates: definition
-                .estimate
-                .iter()
-                .filter_map(|(unit, estimate)| Some((unit.clone(), guess(unit, estimate)?)))
-                .collect(),
+            asked: asked(name, definition),
+            fixed: definition.estimate.iter().filter_map(fixed).collect(),
             usage,
             fallback_inputs: definition.fallback.iter().map(|fallback| input_of(name, fallback)).collect(),
             definition: definition.clone(),
@@ -188,8 +196,9 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use super::source_of;
+    use super::{asked, source_of};
     use serde_json::json;
+    use tidemill_policy::service::Definition;
     use tidemill_workflow::{Filter, Limits};
 
     #[test]
@@ -200,5 +209,19 @@ mod tests {
         let output = filter.run(input.as_bytes(), &Limits::default()).unwrap();
         let output: serde_json::Value = serde_json::from_slice(&output).unwrap();
         assert_eq!(output, json!({ "prompt": "hi", "n": 1, "plain": "a \\(b) ${c", "list": [true, 42] }));
+    }
+
+    #[test]
+    fn an_input_is_asked_once_and_what_fails_or_is_missing_spoils_nothing() {
+        let definition = json!({
+            "model": ".model", "user": ".a | error(\"no\")", "credential": "empty",
+            "estimate": { "total_tokens": ".max_tokens // 10", "cost": "1, 2", "input_tokens": 5 },
+        });
+        let definition = Definition::from_json(&definition.to_string()).unwrap();
+        let output = asked("s", &definition).unwrap().run(br#"{"model":"big"}"#, &Limits::default()).unwrap();
+        let output: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        let expected =
+            json!({ "model": "big", "user": null, "credential": null, ":total_tokens": 10, ":cost": 1 });
+        assert_eq!(output, expected);
     }
 }
