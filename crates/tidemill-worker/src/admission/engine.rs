@@ -30,8 +30,6 @@ const MOST_UNTOLD: usize = 20_000;
 const MOST_WAITING: usize = 512;
 /// Ended calls that nobody waits for are told within this.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
-/// The same where there is a cap: others may wait for the place.
-const PLACE_WITHIN: Duration = Duration::from_millis(200);
 /// Places that are held are renewed, and definitions looked at, so often.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// What calls use is told to others, and heard from them, so often.
@@ -176,17 +174,7 @@ impl Engine {
             }
         }
         let is_urgent = self.pressed || !matches!(ended.outcome, tidemill_store::CallOutcome::Ok);
-        let has_cap = ended
-            .lease
-            .need
-            .tiers
-            .iter()
-            .any(|tier| self.held.get(&tier.name).is_some_and(|held| held.has_cap));
-        let by = match (is_urgent, has_cap) {
-            (true, _) => now,
-            (false, true) => now + PLACE_WITHIN,
-            (false, false) => now + REPORT_WITHIN,
-        };
+        let by = if is_urgent { now } else { now + REPORT_WITHIN };
         self.report_at = Some(self.report_at.map_or(by, |known| known.min(by)));
         if self.ended.len() < MOST_UNTOLD {
             self.ended.push(ended);
@@ -225,7 +213,9 @@ impl Engine {
     /// Keeps what is held, and follows the definitions.
     async fn renew(&mut self, now: Instant) {
         self.held.retain(|_, holding| holding.count > 0);
-        if self.held.values().any(|holding| holding.has_cap) {
+        // what an exchange has just stated need not be stated again
+        let is_old = |holding: &Holding| holding.has_cap && now >= holding.stated + RENEW_EVERY / 2;
+        if self.held.values().any(is_old) {
             self.exchange(now, true).await;
         } else {
             match self.services.generation().await {
@@ -296,6 +286,11 @@ impl Engine {
                 self.failing_since = None;
                 self.local = Local::default();
                 let names = draft.names();
+                for name in &names {
+                    if let Some(holding) = self.held.get_mut(name) {
+                        holding.stated = now;
+                    }
+                }
                 self.take(answer, asking, &names, now).await;
             }
             // a newer exchange was there before this one: nothing of it was done
@@ -376,6 +371,7 @@ impl Engine {
                 template: Arc::clone(&tier.template),
                 count: 0,
                 has_cap: snapshot.template(&tier.template).is_some_and(|facts| facts.has_cap),
+                stated: Instant::now(),
             });
             holding.count += 1;
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidemill_store::{CallOutcome, CallReport, CallRequest, Correction, Exchange, Notice, TierUse};
+use tokio::time::Instant;
 
 use super::engine::{Asker, Waiting};
 use super::lease::Ended;
@@ -16,6 +17,8 @@ pub(super) struct Holding {
     pub(super) template: Arc<str>,
     pub(super) count: u32,
     pub(super) has_cap: bool,
+    /// When Redis was told of it last.
+    pub(super) stated: Instant,
 }
 
 /// Every tier of an exchange, each once.
