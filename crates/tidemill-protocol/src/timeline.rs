@@ -17,13 +17,11 @@ pub struct Span {
     pub state: String,
     /// From when, in Unix milliseconds.
     pub from_ms: u64,
-    /// Until when; absent while it lasts, and for an end.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Until when; `None` while it lasts, and for an end.
     pub to_ms: Option<u64>,
     /// The attempt; 0 for the run itself.
     pub attempt: u32,
-    /// Who brought it into the state; absent when that followed from another transition.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Who brought it into the state; `None` when that followed from another transition.
     pub who: Option<String>,
 }
 

@@ -248,11 +248,12 @@ pub(super) struct Items {
     total: [u64; 3],
     found: Vec<Finding>,
     flights: Vec<InFlight>,
-    missing: u64,
+    begun: u64,
 }
 
 impl Items {
-    pub(super) fn new(reading: &Reading, step: u32) -> Self {
+    /// `begun` of them began by the audit.
+    pub(super) fn new(reading: &Reading, step: u32, begun: u64) -> Self {
         let shape = reading.shape.as_ref().and_then(|shape| shape.steps.get(step as usize));
         let name = shape.map_or_else(String::new, |step: &StepShape| step.id.clone());
         Self {
@@ -263,7 +264,7 @@ impl Items {
             total: [0; 3],
             found: Vec::new(),
             flights: Vec::new(),
-            missing: 0,
+            begun,
         }
     }
 
@@ -276,10 +277,7 @@ impl Items {
             let stored = Stored { text: text.as_deref(), record: record.as_ref() };
             against(&place, stored, course, &mut self.found);
         }
-        let Some(text) = text else {
-            self.missing += 1;
-            return;
-        };
+        let Some(text) = text else { return };
         let Some(record) = record else {
             self.found.push(Finding::new(Drift::Unreadable, place, text, "an item's record"));
             return;
@@ -298,14 +296,8 @@ impl Items {
     pub(super) fn end(mut self, reading: &Reading) -> (Vec<Finding>, Vec<InFlight>) {
         let row = &reading.steps[self.step as usize];
         let used = number(row.items[1].as_ref()).unwrap_or(0);
-        if self.is_ended && used > 0 && self.missing == used {
-            // items are kept for a time of their own, which may be over before their run's
-            return (Vec::new(), Vec::new());
-        }
-        let begun = reading.fold.courses().filter_map(|(subject, _)| tidemill_protocol::item_of(subject));
-        let begun = begun.filter(|(step, _)| *step == self.name).count() as u64;
-        if reading.fold.seq() > 0 && begun != used {
-            self.found.push(self.count('u', row.items[1].as_ref(), begun));
+        if reading.fold.seq() > 0 && self.begun != used {
+            self.found.push(self.count('u', row.items[1].as_ref(), self.begun));
         }
         let (ended, failed) = (self.total[1], self.total[2]);
         for (kind, stored, expected) in [('g', &row.items[2], ended), ('h', &row.items[3], failed)] {
@@ -318,6 +310,12 @@ impl Items {
         if used > total {
             let finding = self.count('n', row.items[0].as_ref(), used);
             self.found.push(finding);
+        }
+        let waits = |record: &StepRecord| record.state == StepState::Running && record.entry.is_none();
+        if self.flights.is_empty() && row.record.as_ref().is_some_and(waits) {
+            let stored = "running, with no item in flight";
+            let finding = Finding::new(Drift::Lost, format!("step {}", self.name), stored, "its gathering");
+            self.found.push(finding.repairable(!self.is_ended));
         }
         (self.found, self.flights)
     }

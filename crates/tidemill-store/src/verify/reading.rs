@@ -1,9 +1,10 @@
 //! One reading of a run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::{Cmd, Pipeline, Value};
-use tidemill_protocol::{AuditRecord, Fold, RunState, StepRecord};
+use tidemill_protocol::{AuditRecord, Fold, RunState, StepRecord, StepState, item_of};
 
 use super::{Drift, Finding, InFlight, Shape, Shapes, Whereabouts, compare};
 use crate::{Error, Fault, Partition, Slot, claims};
@@ -69,7 +70,9 @@ impl Reading {
         shapes: &S,
     ) -> Result<Option<Self>, Error> {
         match Self::read(partition, id, shapes).await {
-            Err(Error::Redis { fault: Fault::WrongType, .. }) => Ok(Some(Self::of_another_type(id))),
+            Err(Error::Redis { fault: Fault::WrongType, .. }) => {
+                Ok(Some(Self::of(id, "a key of the run has another type")))
+            }
             reading => reading,
         }
     }
@@ -89,7 +92,7 @@ impl Reading {
         };
         let mut reading = Self::empty(id, workflow, shape);
         if !reading.first(partition).await? {
-            return Ok(None);
+            return Ok(reading.workflow.is_some().then(|| Self::of(id, "no state")));
         }
         reading.check_items(partition).await?;
         reading.look_for_flights(partition).await?;
@@ -115,9 +118,9 @@ impl Reading {
         }
     }
 
-    fn of_another_type(id: &str) -> Self {
+    /// A run of which nothing else can be said.
+    fn of(id: &str, stored: &str) -> Self {
         let mut reading = Self::empty(id, None, None);
-        let stored = "a key of the run has another type";
         reading.found.push(Finding::new(Drift::Unreadable, "run", stored, "what Tidemill writes"));
         reading
     }
@@ -241,17 +244,30 @@ impl Reading {
 
     /// The items of every `for_each`, in slices: compared at once, and only what is in flight is kept.
     async fn check_items(&mut self, partition: &Partition) -> Result<(), Error> {
-        for step in 0..u32::try_from(self.steps.len()).unwrap_or(u32::MAX) {
-            let Some(used) =
-                self.steps[step as usize].items[1].as_deref().and_then(|n| n.parse::<u64>().ok())
-            else {
+        let shape = self.shape.clone().unwrap_or_default();
+        if !shape.steps.iter().any(|step| step.has_items) {
+            return Ok(());
+        }
+        let begun = self.begun_items();
+        for (step, shape) in (0_u32..).zip(&shape.steps).filter(|(_, step)| step.has_items) {
+            let Some(row) = self.steps.get(step as usize) else { break };
+            let begun = begun.get(&shape.id).copied().unwrap_or(0);
+            let used = row.items[1].as_deref().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            if begun == 0 && row.items.iter().all(Option::is_none) {
                 continue;
-            };
+            }
             self.steady = false;
-            let mut items = compare::Items::new(self, step);
+            let there = self.stored_items(partition, step).await?;
+            if there == 0 && self.state().is_none_or(RunState::is_terminal) {
+                // items are kept for a time of their own, which may be over before their run's
+                continue;
+            }
+            let mut items = compare::Items::new(self, step, begun);
+            // a counter is only a number: no more is looked for than there is
+            let most = used.min(there.max(begun));
             let mut from = 0;
-            while from < used {
-                let to = used.min(from + FIELDS as u64);
+            while from < most {
+                let to = most.min(from + FIELDS as u64);
                 let names: Vec<String> = (from..to).map(|item| format!("s{item}")).collect();
                 let row = partition.fields_of(&self.id, Some(step), &names).await?;
                 for (item, value) in (from..).zip(row) {
@@ -266,12 +282,35 @@ impl Reading {
         Ok(())
     }
 
+    /// How many fields the items of a step have.
+    async fn stored_items(&self, partition: &Partition, step: u32) -> Result<u64, Error> {
+        let mut ask = Cmd::new();
+        ask.arg("HLEN").arg(partition.keys().items(&self.id, step));
+        partition.link().query("counting items", &ask).await
+    }
+
+    /// How many items of each step began by the audit.
+    fn begun_items(&self) -> HashMap<String, u64> {
+        let mut begun = HashMap::new();
+        for (step, _) in self.fold.courses().filter_map(|(subject, _)| item_of(subject)) {
+            match begun.get_mut(step) {
+                Some(count) => *count += 1,
+                None => {
+                    begun.insert(step.to_owned(), 1);
+                }
+            }
+        }
+        begun
+    }
+
     async fn look_for_flights(&mut self, partition: &Partition) -> Result<(), Error> {
         let shape = self.shape.clone().unwrap_or_default();
         for ((index, row), step) in (0_u32..).zip(&self.steps).zip(&shape.steps) {
             let (Some(text), Some(record)) = (&row.text, &row.record) else { continue };
+            // one without a trace of items is in flight itself, and nowhere
+            let has_items = step.has_items && row.items.iter().any(Option::is_some);
             let has_items_under_way =
-                record.state == tidemill_protocol::StepState::Running && record.entry.is_none();
+                has_items && record.state == StepState::Running && record.entry.is_none();
             if !record.state.is_terminal() && !has_items_under_way {
                 let slot = Slot { run: self.id.clone(), step: index, item: None, name: step.id.clone() };
                 let one = InFlight { slot, text: text.clone(), record: record.clone() };

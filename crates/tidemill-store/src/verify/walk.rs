@@ -58,6 +58,22 @@ impl Partition {
         Ok((ids, on))
     }
 
+    /// Runs that ended at or after this time and are kept, oldest first; from `offset`.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn ended_since(
+        &self,
+        since_ms: u64,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let mut ask = Cmd::new();
+        ask.arg("ZRANGEBYSCORE").arg(self.keys().ended()).arg(since_ms).arg("+inf");
+        ask.arg("LIMIT").arg(offset).arg(limit);
+        self.link().query("listing ended runs", &ask).await
+    }
+
     async fn scan_set(&self, key: &str, cursor: u64, about: usize) -> Result<(u64, Vec<String>), Error> {
         let mut ask = Cmd::new();
         ask.arg("ZSCAN").arg(key).arg(cursor).arg("COUNT").arg(about);

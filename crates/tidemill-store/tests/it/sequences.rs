@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tidemill_protocol::{EntryId, RunState, StepState};
 use tidemill_store::{
-    ClaimedEntry, DeferState, Deferral, Dependent, Due, EndRun, FinishRun, Held, LIBRARY_VERSION, Mode,
-    Released, Slot, StepOutcome, keys, library_text,
+    ClaimedEntry, DeferState, Deferral, Dependent, Drift, Due, EndRun, FinishRun, Held, LIBRARY_VERSION,
+    Mode, Released, Slot, StepOutcome, keys, library_text,
 };
 
 use crate::flow::{WF, audit, run, start};
 use crate::model::{Model, Part, STEPS};
 use crate::pool::{Pool, claim_now, field};
+use crate::verify::misfits;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
@@ -243,6 +244,17 @@ async fn compare(pool: &Pool, model: &Model) -> Result<(), TestCaseError> {
     same(pool.length(&pool.jobs()).await, (owned + model.waiting.len()).to_string(), "entries in flight")
 }
 
+/// What is stored is what the audit leads to; only an entry that went with a conflict is missing.
+async fn fits(pool: &Pool, model: &Model) -> Result<(), TestCaseError> {
+    let somewhere = |part: Part| {
+        model.waiting.contains(&part) || model.claims.iter().any(|(held, owned)| *owned && *held == part)
+    };
+    let ready = (0..STEPS.len()).filter(|step| model.steps[*step].state == Some(StepState::Ready));
+    let lost = ready.filter(|step| !somewhere(Some(*step)));
+    let expected: Vec<_> = lost.map(|step| (Drift::Lost, format!("step {}", STEPS[step]))).collect();
+    same(misfits(pool).await, expected, "verify")
+}
+
 /// Makes random sequences on both sides; the first disagreement, if there is one.
 fn disagreement(pool: &Pool, runtime: &tokio::runtime::Runtime, config: Config) -> Option<String> {
     let outcome = TestRunner::new(config).run(&ops(), |ops| {
@@ -254,6 +266,7 @@ fn disagreement(pool: &Pool, runtime: &tokio::runtime::Runtime, config: Config) 
             let mut server = Server { pool, worker, claims: Vec::new() };
             for op in ops {
                 step(&mut server, &mut model, op).await?;
+                fits(pool, &model).await?;
             }
             compare(pool, &model).await
         })

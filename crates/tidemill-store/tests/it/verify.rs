@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_protocol::StepState;
+use tidemill_protocol::{EntryId, StepState};
 use tidemill_store::{
-    DeferState, Deferral, Drift, Due, Error, Expansion, ItemOutcome, RunWalk, Settled, Shape, Shapes,
-    StepShape, Verdict, keys,
+    ClaimedEntry, Claimer, DeferState, Deferral, Drift, Due, Error, Expansion, ItemOutcome, RunWalk, Settled,
+    Shape, Shapes, StepShape, Verdict, keys,
 };
 
 use crate::flow::{NAMES, WF, outcome, run, settle, slot, start, step_of};
+use crate::model::STEPS;
 use crate::pool::{Pool, claim, field};
 
 /// The shape of the flow; its step `a` may have items.
@@ -23,6 +24,29 @@ impl Shapes for Flow {
         steps[2].needs = vec![0, 1];
         Ok((workflow == WF).then(|| Arc::new(Shape { steps })))
     }
+}
+
+/// The shape of the run that random sequences are made with.
+struct Four;
+
+impl Shapes for Four {
+    async fn of(&self, workflow: &str) -> Result<Option<Arc<Shape>>, Error> {
+        let step = |id: &str| StepShape { id: id.to_owned(), ..StepShape::default() };
+        let mut steps = STEPS.map(step).to_vec();
+        for step in &mut steps[2..] {
+            step.needs = vec![0, 1];
+        }
+        steps[3].counts_successes = true;
+        Ok((workflow == WF).then(|| Arc::new(Shape { steps })))
+    }
+}
+
+/// What does not fit in the run of a random sequence. Which of its ends make it fail is drawn by lot, so that count is left out.
+pub(crate) async fn misfits(pool: &Pool) -> Vec<(Drift, String)> {
+    let verdict = pool.home().verify("r1", &Four).await.unwrap().unwrap();
+    assert!(!verdict.moving);
+    let findings = verdict.findings.into_iter().map(|finding| (finding.kind, finding.place));
+    findings.filter(|(_, place)| place != "run f").collect()
 }
 
 async fn verify(pool: &Pool, id: &str) -> Verdict {
@@ -91,14 +115,12 @@ async fn a_run_fits_its_audit_at_every_point_of_its_life() {
     assert_eq!((verdict.records, verdict.unsettled), (14, 0));
 }
 
-#[tokio::test]
-async fn a_for_each_fits_while_its_items_run_and_when_they_are_gathered() {
-    let pool = Pool::start().await;
-    start(&pool, "r1").await;
-    let mut worker = pool.worker("w1");
-    let first = claim(&mut worker, "default", 2).await;
+/// Starts a run, ends its step `b` and expands its step `a`; replies the items that may run at once, claimed.
+async fn expanded(pool: &Pool, worker: &mut Claimer, total: u64, concurrency: u64) -> Vec<ClaimedEntry> {
+    start(pool, "r1").await;
+    let first = claim(worker, "default", 2).await;
     let (each, other) = if step_of(&first[0]) == 0 { (&first[0], &first[1]) } else { (&first[1], &first[0]) };
-    settle(&pool, &[outcome(&other.entry, "r1", 1, StepState::Succeeded)]).await;
+    settle(pool, &[outcome(&other.entry, "r1", 1, StepState::Succeeded)]).await;
     let expansion = Expansion {
         entry: &each.entry,
         run: "r1",
@@ -106,40 +128,63 @@ async fn a_for_each_fits_while_its_items_run_and_when_they_are_gathered() {
         step: 0,
         name: "a",
         attempt: 1,
-        total: 3,
-        concurrency: 2,
+        total,
+        concurrency,
         queue: "default",
         keep_ms: 60_000,
     };
     assert!(pool.home().expand("default", "w1", &expansion).await.unwrap());
+    claim(worker, "default", usize::try_from(concurrency).unwrap()).await
+}
+
+fn item(entry: &ClaimedEntry) -> u64 {
+    field(entry, "item").unwrap().parse().unwrap()
+}
+
+fn succeeded(entry: &EntryId, item: u64) -> ItemOutcome<'_> {
+    ItemOutcome {
+        entry,
+        run: "r1",
+        workflow: WF,
+        step: 0,
+        item,
+        name: "a",
+        queue: "default",
+        to: StepState::Succeeded,
+        attempt: 1,
+        ran: Duration::from_millis(1),
+        output: b"1",
+        error: "",
+        failed: false,
+        did_not_run: false,
+        tolerate: 1,
+    }
+}
+
+#[tokio::test]
+async fn a_for_each_fits_while_its_items_run_and_when_they_are_gathered() {
+    let pool = Pool::start().await;
+    let mut worker = pool.worker("w1");
+    let mut held = expanded(&pool, &mut worker, 3, 2).await;
     is_clean(&pool, "r1", "expanded").await;
     for (done, to) in [StepState::Succeeded, StepState::Failed, StepState::Succeeded].into_iter().enumerate()
     {
-        let claimed = claim(&mut worker, "default", 1).await;
-        let ended = ItemOutcome {
-            entry: &claimed[0].entry,
-            run: "r1",
-            workflow: WF,
-            step: 0,
-            item: field(&claimed[0], "item").unwrap().parse().unwrap(),
-            name: "a",
-            queue: "default",
-            to,
-            attempt: 1,
-            ran: Duration::from_millis(1),
-            output: b"1",
-            error: "",
-            failed: to == StepState::Failed,
-            did_not_run: false,
-            tolerate: 1,
-        };
+        let entry = held.remove(0);
+        let ended =
+            ItemOutcome { to, failed: to == StepState::Failed, ..succeeded(&entry.entry, item(&entry)) };
         assert_eq!(pool.home().settle_items("default", "w1", &[ended]).await.unwrap(), [Settled::Recorded]);
         is_clean(&pool, "r1", &format!("{done} items done")).await;
+        if done == 0 {
+            held.extend(claim(&mut worker, "default", 1).await);
+        }
     }
     let run_key = pool.keys().run("r1");
-    for (count, wrong, place) in
-        [("g0", "2", "step a, g0"), ("h0", "0", "step a, h0"), ("u0", "2", "step a, u0")]
-    {
+    for (count, wrong, place) in [
+        ("g0", "2", "step a, g0"),
+        ("h0", "0", "step a, h0"),
+        ("u0", "2", "step a, u0"),
+        ("u0", "9000000000000000000", "step a, u0"),
+    ] {
         let right = pool.cli(&["HGET", &run_key, count]).await;
         pool.cli(&["HSET", &run_key, count, wrong]).await;
         finds(&pool, "r1", Drift::ItemCount, place).await;
@@ -151,9 +196,22 @@ async fn a_for_each_fits_while_its_items_run_and_when_they_are_gathered() {
     finds(&pool, "r1", Drift::StepState, "item a[1]").await;
     pool.cli(&["HSET", &items, "s1", &right]).await;
     is_clean(&pool, "r1", "put right").await;
+    let right = pool.cli(&["HGET", &run_key, "s0"]).await;
+    let entry = run(&pool, "r1").await.steps[&0].entry.clone().unwrap();
+    pool.cli(&["HSET", &run_key, "s0", &right.replace(&entry, "-")]).await;
+    assert!(finds(&pool, "r1", Drift::Lost, "step a").await, "its gathering was never asked for");
+    pool.cli(&["HSET", &run_key, "s0", &right]).await;
+    pool.cli(&["HDEL", &run_key, "n0", "u0", "g0", "h0"]).await;
+    finds(&pool, "r1", Drift::ItemCount, "step a, u0").await;
+    pool.cli(&["HSET", &run_key, "n0", "3", "u0", "3", "g0", "3", "h0", "1"]).await;
+    is_clean(&pool, "r1", "put right again").await;
     let gather = claim(&mut worker, "default", 1).await;
     settle(&pool, &[outcome(&gather[0].entry, "r1", 0, StepState::Succeeded)]).await;
     is_clean(&pool, "r1", "gathered").await;
+    pool.cli(&["HSET", &run_key, "st", "succeeded"]).await;
+    pool.cli(&["DEL", &items]).await;
+    let verdict = verify(&pool, "r1").await;
+    assert!(verdict.findings.iter().all(|finding| finding.kind != Drift::ItemCount), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -305,6 +363,36 @@ async fn a_key_of_another_type_is_a_finding_of_its_run_and_not_the_end_of_the_lo
     assert_eq!(both.len(), 2);
     finds(&pool, "r1", Drift::Unreadable, "run").await;
     is_clean(&pool, "r2", "beside it").await;
+    pool.cli(&["HDEL", &pool.keys().run("r2"), "st"]).await;
+    finds(&pool, "r2", Drift::Unreadable, "run").await;
+}
+
+#[tokio::test]
+async fn many_items_are_read_in_slices_and_each_is_looked_at() {
+    const ITEMS: u64 = 1_200;
+    let pool = Pool::start().await;
+    let mut worker = pool.worker("w1");
+    let held = expanded(&pool, &mut worker, ITEMS, 400).await;
+    is_clean(&pool, "r1", "expanded").await;
+    let mut held: Vec<_> = held.into_iter().map(|entry| (item(&entry), entry)).collect();
+    let mut done = 0;
+    while done < ITEMS {
+        let outcomes: Vec<_> = held.iter().map(|(n, entry)| succeeded(&entry.entry, *n)).collect();
+        let settled = pool.home().settle_items("default", "w1", &outcomes).await.unwrap();
+        assert!(settled.iter().all(|settled| *settled == Settled::Recorded));
+        done += settled.len() as u64;
+        if done < ITEMS {
+            let next = claim(&mut worker, "default", 400).await;
+            held = next.into_iter().map(|entry| (item(&entry), entry)).collect();
+        }
+    }
+    is_clean(&pool, "r1", "all items ended").await;
+    let items = pool.keys().items("r1", 0);
+    let right = pool.cli(&["HGET", &items, "s1150"]).await;
+    pool.cli(&["HSET", &items, "s1150", &right.replace(" 1 ", " 3 ")]).await;
+    finds(&pool, "r1", Drift::StepAttempt, "item a[1150]").await;
+    pool.cli(&["HDEL", &items, "s1150"]).await;
+    finds(&pool, "r1", Drift::StepState, "item a[1150]").await;
 }
 
 #[tokio::test]
