@@ -130,7 +130,9 @@ fn compile(source: &str) -> Result<Program, String> {
     let arena = Arena::default();
     let file = File { code: source, path: () };
     let modules = Loader::new(needed.defs).load(&arena, file).map_err(|_| "cannot be loaded".to_owned())?;
-    let funs = needed.natives.then(natives::all).into_iter().flatten();
+    // most expressions call no native, and none calls more than a few of them
+    let called = |fun: &jaq_core::native::Fun<Engine>| needed.natives.contains(&(fun.0, fun.1.len()));
+    let funs = (!needed.natives.is_empty()).then(natives::all).into_iter().flatten().filter(called);
     let filter = Compiler::default().with_funs(funs).compile(modules).map_err(|errors| {
         let undefined = errors.into_iter().flat_map(|(_, errors)| errors).next();
         undefined.map_or_else(

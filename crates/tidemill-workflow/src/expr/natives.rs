@@ -25,12 +25,16 @@ pub(super) fn all() -> impl Iterator<Item = Fun<Engine>> {
     of_jaq.chain(own().into_iter().map(|native| run::<Engine>(native)))
 }
 
-static NAMES: LazyLock<BTreeSet<(&'static str, usize)>> =
-    LazyLock::new(|| all().map(|(name, args, _)| (name, args.len())).collect());
+/// Names and numbers of arguments of all natives, sorted.
+static NAMES: LazyLock<Vec<(&'static str, usize)>> = LazyLock::new(|| {
+    let names: BTreeSet<_> = all().map(|(name, args, _)| (name, args.len())).collect();
+    names.into_iter().collect()
+});
 
-/// Whether a native of this name and number of arguments exists.
-pub(super) fn is_native(name: &str, arity: usize) -> bool {
-    NAMES.iter().any(|(known, args)| *known == name && *args == arity)
+/// The native of this name and number of arguments, if there is one.
+pub(super) fn find(name: &str, arity: usize) -> Option<(&'static str, usize)> {
+    let at = NAMES.binary_search_by(|(known, args)| (*known, *args).cmp(&(name, arity))).ok()?;
+    NAMES.get(at).copied()
 }
 
 /// The names of all natives.

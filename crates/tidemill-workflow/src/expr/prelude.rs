@@ -58,23 +58,23 @@ static BY_NAME: LazyLock<HashMap<&'static str, Vec<(usize, usize)>>> = LazyLock:
 /// What an expression needs to be compiled.
 pub(super) struct Needed {
     pub(super) defs: Vec<Def<&'static str>>,
-    /// Whether any native is called, directly or by a definition.
-    pub(super) natives: bool,
+    /// The natives that are called, directly or by a definition, with their number of arguments.
+    pub(super) natives: BTreeSet<(&'static str, usize)>,
 }
 
 /// The definitions that `calls` lead to, in the order in which they must be loaded.
 pub(super) fn needed(calls: &Calls<'_>) -> Needed {
     let mut chosen = BTreeSet::new();
-    let mut natives = false;
+    let mut natives = BTreeSet::new();
     let mut open: Vec<usize> = Vec::new();
     for &(name, arity) in calls {
         open.extend(find(name, arity));
-        natives |= natives::is_native(name, arity);
+        natives.extend(natives::find(name, arity));
     }
     while let Some(at) = open.pop() {
         let Some(entry) = ENTRIES.get(at).filter(|_| chosen.insert(at)) else { continue };
         for &(name, arity) in &entry.calls {
-            natives |= natives::is_native(name, arity);
+            natives.extend(natives::find(name, arity));
             open.extend(find(name, arity));
         }
     }

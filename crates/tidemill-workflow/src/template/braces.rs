@@ -35,7 +35,7 @@ pub(super) struct Path {
 #[derive(Debug, PartialEq, Eq)]
 enum Key {
     Name(String),
-    At(i64),
+    At(i32),
 }
 
 /// What is wrong, and where in the text that was read.
@@ -351,6 +351,7 @@ mod tests {
             ("{{ input. }}", 10, "a name must follow"),
             ("{{ input[x] }}", 10, "between `[` and `]`"),
             ("{{ input[1.5] }}", 11, "no closing `]`"),
+            ("{{ input[99999999999] }}", 10, "a whole number"),
             ("{{ input['a] }}", 10, "no closing '"),
             ("{{ inputs.x }}", 4, "did you mean `input`?"),
             ("{{ step.a.output }}", 4, "did you mean `steps`?"),

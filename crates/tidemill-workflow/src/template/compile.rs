@@ -46,7 +46,7 @@ pub(crate) fn compile(value: &Value, around: &mut dyn Around, complaints: &mut V
     Template { pieces: builder.pieces, references: builder.references }
 }
 
-/// Compiles a condition: one `${ … }`, or a constant boolean.
+/// Compiles a condition: one `${ … }` or `{{ … }}`, or a constant boolean.
 pub(crate) fn compile_condition(
     value: &Value,
     around: &mut dyn Around,
@@ -67,7 +67,7 @@ pub(crate) fn compile_condition(
             Ok(_) => {
                 builder.complain(
                     ProblemCode::BadValue,
-                    "must be one expression, `${ … }`, and nothing around it".to_owned(),
+                    "must be one expression, `${ … }` or `{{ … }}`, and nothing around it".to_owned(),
                 );
                 None
             }

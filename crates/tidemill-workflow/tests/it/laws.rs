@@ -6,10 +6,11 @@ use tidemill_workflow::{Decision, Definition, Limits, Need, Plan, Scope};
 
 use crate::plan;
 
-/// Steps that need only earlier ones, with any join.
+/// Steps that need only earlier ones, with any join; some of them choose among the next ones.
 fn graphs() -> impl Strategy<Value = Value> {
-    let step = (prop::collection::vec(any::<prop::sample::Index>(), 0..4), 0..4_u8, any::<bool>());
+    let step = (prop::collection::vec(any::<prop::sample::Index>(), 0..4), 0..5_u8, any::<bool>());
     prop::collection::vec(step, 1..30).prop_map(|steps| {
+        let count = steps.len();
         let steps = steps.into_iter().enumerate().map(|(at, (needs, join, continues))| {
             let mut needs: Vec<usize> = if at == 0 { Vec::new() } else { needs.iter().map(|need| need.index(at)).collect() };
             needs.sort_unstable();
@@ -20,11 +21,38 @@ fn graphs() -> impl Strategy<Value = Value> {
                 _ => json!("all"),
             };
             let needs: Vec<String> = needs.iter().map(|need| format!("s{need}")).collect();
-            json!({ "id": format!("s{at}"), "tool": "echo", "needs": needs, "join": join, "continue_on_error": continues })
+            let on_error = if continues { "continue" } else { "fail" };
+            json!({ "id": format!("s{at}"), "tool": "echo", "needs": needs, "join": join, "on_error": on_error })
         });
-        json!({ "name": "w", "failure": "finish", "steps": steps.collect::<Vec<_>>() })
+        let mut steps: Vec<Value> = steps.collect();
+        // every fifth step that may, chooses between the next two
+        for at in (0..count.saturating_sub(2)).step_by(5) {
+            if steps[at + 1..at + 3].iter().all(|step| step["join"] == "all") {
+                let [a, b] = [at + 1, at + 2].map(|next| json!([format!("s{next}")]));
+                steps[at]["switch"] = json!([{ "when": "${ .input }", "then": a }, { "default": b }]);
+                steps[at].as_object_mut().expect("it is an object").remove("tool");
+            }
+        }
+        json!({ "name": "w", "failure": "finish", "steps": steps })
     })
 }
+
+/// What strings with braces are made of.
+const BRACES: &[&str] = &[
+    "{{ input.x }}",
+    "{{ \"{{\" }}",
+    "{{",
+    "}}",
+    "{",
+    "}",
+    "$",
+    "${",
+    " name ",
+    "input",
+    "'",
+    "{%",
+    "{{ steps.a",
+];
 
 /// JSON without expressions.
 fn values() -> impl Strategy<Value = Value> {
@@ -34,7 +62,9 @@ fn values() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         (-1e9..1e9).prop_map(Value::from),
         any::<String>().prop_map(Value::from),
-        "[$}{ a-z]{0,12}".prop_map(Value::from),
+        "[$}{ %a-z]{0,12}".prop_map(Value::from),
+        prop::collection::vec(prop::sample::select(BRACES), 0..5)
+            .prop_map(|pieces| Value::from(pieces.concat())),
     ];
     scalar.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![
@@ -45,10 +75,30 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Writes every `${` of the strings so that it stands for itself.
+/// Writes every `${` and `{{` of a string so that it stands for itself.
+fn escaped_text(text: &str) -> String {
+    let with_braces = !text.contains("{%");
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(next) = rest.chars().next() {
+        let (token, written) = match next {
+            '$' if rest.starts_with("${") => ("${", "$${"),
+            '{' if with_braces && rest.starts_with("{{") => ("{{", "{{ \"{{\" }}"),
+            _ => {
+                out.push(next);
+                rest = &rest[next.len_utf8()..];
+                continue;
+            }
+        };
+        out.push_str(written);
+        rest = &rest[token.len()..];
+    }
+    out
+}
+
+/// Writes all strings so that they stand for themselves.
 fn escaped(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::from(text.replace("${", "$${")),
+        Value::String(text) => Value::from(escaped_text(text)),
         Value::Array(values) => values.iter().map(escaped).collect(),
         Value::Object(members) => {
             Value::Object(members.iter().map(|(name, value)| (name.clone(), escaped(value))).collect())
@@ -128,7 +178,9 @@ proptest! {
     #[test]
     fn a_definition_survives_being_written_and_read(graph in graphs(), with in values(), version in proptest::option::of(1..u32::MAX)) {
         let mut graph = graph;
-        graph["steps"][0]["with"] = with;
+        if graph["steps"][0]["switch"].is_null() {
+            graph["steps"][0]["with"] = with;
+        }
         if let Some(version) = version {
             graph["version"] = version.into();
         }

@@ -1,6 +1,7 @@
 //! Definitions and plans from the outside.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
+mod braces;
 mod definitions;
 mod documents;
 mod expressions;

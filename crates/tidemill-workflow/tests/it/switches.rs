@@ -1,5 +1,6 @@
 //! Steps that choose which others are run.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidemill_workflow::{Action, ChosenBy, Decision, Limits, Need, Plan, ProblemCode, Scope, StepView};
 
@@ -259,4 +260,39 @@ fn a_switch_is_drawn_with_its_cases() {
     let dot = plan.to_dot();
     assert!(dot.contains("n0 [label=\"route\\nswitch\", shape=diamond];"), "{dot}");
     assert!(dot.contains("n0 -> n4 [label=\"default\"];") && dot.contains("n2 -> n3;"), "{dot}");
+}
+
+proptest! {
+    #[test]
+    fn what_is_chosen_follows_from_what_holds(
+        cases in prop::collection::vec((any::<bool>(), 0..3_usize), 1..6),
+        default in proptest::option::of(0..3_usize),
+        all in any::<bool>(),
+    ) {
+        let mut ids = (0..).map(|n| format!("s{n}"));
+        let mut take = |count: usize| ids.by_ref().take(count).collect::<Vec<_>>();
+        let lists: Vec<Vec<String>> = cases.iter().map(|(_, count)| take(*count)).collect();
+        let default = default.map(&mut take);
+        let entries = lists.iter().enumerate();
+        let mut switch: Vec<Value> =
+            entries.map(|(at, ids)| json!({ "when": format!("{{{{ input[{at}] }}}}"), "then": ids })).collect();
+        switch.extend(default.iter().map(|ids| json!({ "default": ids })));
+        let named: Vec<&String> = lists.iter().chain(&default).flatten().collect();
+        let mut steps = vec![json!({ "id": "route", "switch": switch, "match": if all { "all" } else { "first" } })];
+        steps.extend(named.iter().map(|id| json!({ "id": id, "tool": "echo" })));
+        let plan = plan(&json!({ "name": "w", "steps": steps }).to_string());
+
+        let holding = lists.iter().zip(&cases).filter(|(_, (holds, _))| *holds).map(|(ids, _)| ids);
+        let mut expected: Vec<&String> = holding.take(if all { usize::MAX } else { 1 }).flatten().collect();
+        if cases.iter().all(|(holds, _)| !holds) {
+            expected.extend(default.iter().flatten());
+        }
+        let input = Value::from(cases.iter().map(|(holds, _)| *holds).collect::<Vec<_>>()).to_string();
+        let output = chosen(&plan, &input);
+        prop_assert_eq!(&output, &json!({ "chosen": &expected }));
+        let output = output.to_string();
+        for (at, id) in (1..).zip(&named) {
+            prop_assert_eq!(is_run(&plan, at, &input, Some(output.as_bytes())), expected.contains(id), "{}", id);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use tidemill_workflow::{Fault, Finish, Limits, Plan, RunView, Scope, StepView};
 use crate::plan;
 
 /// A plan whose step `c` has this input; it needs `a`, which ended after `z`, and `b`.
-fn with(with: &Value) -> Plan {
+pub(super) fn with(with: &Value) -> Plan {
     let step = |id: &str, needs: Value| json!({ "id": id, "tool": "echo", "needs": needs });
     let definition = json!({
         "name": "w",
@@ -20,7 +20,7 @@ fn with(with: &Value) -> Plan {
     plan(&definition.to_string())
 }
 
-fn scope() -> Scope<'static> {
+pub(super) fn scope() -> Scope<'static> {
     let ended = |output: &'static [u8]| StepView { state: "succeeded", output: Some(output), error: None };
     Scope {
         input: br#"{ "order": 42, "name": "A \"b\"" }"#,
@@ -34,7 +34,7 @@ fn scope() -> Scope<'static> {
     }
 }
 
-fn renders(value: &Value, expected: &Value) {
+pub(super) fn renders(value: &Value, expected: &Value) {
     let plan = with(value);
     let template = &plan.steps[3].with;
     let text = template.render(&scope(), &Limits::default()).expect("it renders");

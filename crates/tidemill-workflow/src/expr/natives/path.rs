@@ -50,6 +50,13 @@ fn step(value: &Val, key: &Val, name: &str) -> ValR {
             let found = at.and_then(|at| arr.values.get(at)).cloned();
             found.ok_or_else(|| Error::str(format_args!("`{name}` has {length} values, but none at [{key}]")))
         }
-        _ => Err(Error::str(format_args!("`{name}` is {} and has no {key}", value.kind()))),
+        _ => {
+            let article = match value {
+                Val::Null => "",
+                Val::Arr(_) | Val::Obj(_) => "an ",
+                Val::Bool(_) | Val::Int(_) | Val::Float(_) | Val::Str(_) => "a ",
+            };
+            Err(Error::str(format_args!("`{name}` is {article}{} and has no {key}", value.kind())))
+        }
     }
 }
