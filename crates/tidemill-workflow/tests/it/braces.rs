@@ -212,7 +212,7 @@ proptest! {
     #[test]
     fn a_path_gives_what_it_leads_to(document in documents(), picks in prop::collection::vec(any::<(prop::sample::Index, bool)>(), 0..5)) {
         let (path, jq, value) = path_into(&document, &picks);
-        prop_assert_eq!(of_input(&format!("{{{{ {path} }}}}"), &document).unwrap(), value.clone(), "{}", path);
+        prop_assert_eq!(&of_input(&format!("{{{{ {path} }}}}"), &document).unwrap(), &value, "{}", path);
         let text = of_input(&format!("<{{{{{path}}}}}>"), &document);
         if value.is_null() {
             prop_assert!(text.unwrap_err().to_string().contains("null where text is needed"));

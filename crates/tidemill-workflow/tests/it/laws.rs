@@ -78,19 +78,13 @@ fn values() -> impl Strategy<Value = Value> {
 /// Writes every `${` and `{{` of a string so that it stands for itself.
 fn escaped_text(text: &str) -> String {
     let with_braces = !text.contains("{%");
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(next) = rest.chars().next() {
-        let (token, written) = match next {
-            '$' if rest.starts_with("${") => ("${", "$${"),
-            '{' if with_braces && rest.starts_with("{{") => ("{{", "{{ \"{{\" }}"),
-            _ => {
-                out.push(next);
-                rest = &rest[next.len_utf8()..];
-                continue;
-            }
-        };
-        out.push_str(written);
-        rest = &rest[token.len()..];
+    let (mut out, mut chars) = (String::new(), text.chars().peekable());
+    while let Some(next) = chars.next() {
+        match next {
+            '$' if chars.next_if_eq(&'{').is_some() => out.push_str("$${"),
+            '{' if with_braces && chars.next_if_eq(&'{').is_some() => out.push_str("{{ \"{{\" }}"),
+            next => out.push(next),
+        }
     }
     out
 }

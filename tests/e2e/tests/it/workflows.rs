@@ -148,6 +148,86 @@ async fn a_step_may_fail_and_the_run_goes_on_with_its_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_runs_what_it_chooses_and_skips_the_rest() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    pool.publish(
+        r#"
+name: route
+steps:
+  - { id: size, tool: jq.transform, with: { filter: ".n * 2", input: "${ .input }" } }
+  - id: choose
+    needs: [size]
+    switch:
+      - { when: "${ .steps.size.output > 100 }", then: [large] }
+      - { when: "${ .steps.size.output > 10 }", then: [medium] }
+      - { default: [small, tiny] }
+  - { id: large, tool: echo, with: large }
+  - { id: medium, tool: echo, with: medium }
+  - { id: small, tool: echo, with: small }
+  - { id: tiny, tool: echo, when: "${ .steps.size.output < 2 }", with: tiny }
+  - { id: join, tool: echo, needs: [large, medium, small, tiny], with: "${ [.steps[].output | strings] }" }
+output: { chosen: "${ .steps.choose.output.chosen }", ran: "${ .steps.join.output }" }
+"#,
+    )
+    .await;
+    for (n, chosen, ran) in [
+        (60, json!(["large"]), json!(["large"])),
+        (6, json!(["medium"]), json!(["medium"])),
+        (5, json!(["small", "tiny"]), json!(["small"])),
+        (0, json!(["small", "tiny"]), json!(["small", "tiny"])),
+    ] {
+        let id = format!("r{n}");
+        pool.run("route", &id, &format!("{{\"n\":{n}}}")).await;
+        let run = pool.ended(&id).await;
+        assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+        assert_eq!(Pool::output(&run), json!({ "chosen": chosen, "ran": ran }));
+        assert_eq!(run.steps[&1].state, StepState::Succeeded);
+        let skipped = run.steps.values().filter(|step| step.state == StepState::Skipped).count();
+        assert_eq!(skipped, 4 - ran.as_array().unwrap().len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_in_braces_is_followed_or_fails_its_step() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    pool.publish(
+        r#"
+name: paths
+steps:
+  - { id: list, tool: jq.transform, with: { filter: "[{y: .}, {y: . + 1}]", input: "{{ input.x }}" } }
+  - { id: pick, tool: echo, needs: [list], with: { last: "{{ steps.list.output[-1].y }}", text: "{{ input.x }} and {{ steps.list.output[0].y }}" } }
+"#,
+    )
+    .await;
+    pool.run("paths", "there", "{\"x\":4}").await;
+    let run = pool.ended("there").await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert_eq!(Pool::output(&run), json!({ "last": 5, "text": "4 and 4" }));
+    pool.run("paths", "nowhere", "{}").await;
+    let run = pool.ended("nowhere").await;
+    assert_eq!(run.state, RunState::Failed);
+    let error = run.error.unwrap();
+    assert!(error.contains("{{ input.x }}") && error.contains("has no"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_whose_condition_fails_fails_the_run() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    pool.publish(
+        "name: w\nsteps:\n  - { id: r, switch: [{ when: '${ .input.n }', then: [a] }] }\n  - { id: a, tool: echo }\n",
+    )
+    .await;
+    pool.run("w", "r", "{\"n\":1}").await;
+    let run = pool.ended("r").await;
+    assert_eq!(run.state, RunState::Failed);
+    assert!(run.error.unwrap().contains("true or false"));
+    assert!(!run.steps.contains_key(&1), "{:?}", run.steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_stops_what_runs() {
     let mut pool = Pool::start().await;
     pool.worker(Settings::default());
