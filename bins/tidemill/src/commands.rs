@@ -7,6 +7,7 @@ mod cron;
 mod dead;
 mod dev;
 mod enqueue;
+mod history;
 mod library;
 mod queues;
 mod request;
@@ -40,6 +41,7 @@ Examples:
   tidemill why <id>                                  what is it waiting for?
   tidemill service set openai limits.requests=600/1m concurrency=50
   tidemill service top                               rates, use, waits and breakers of all services, live
+  tidemill history <id>                              how it went: a waterfall, and every transition
   tidemill verify --all                              is what is stored what the audits lead to?
   tidemill dead list --json | jq .code               lists are one JSON document a line
 
@@ -89,6 +91,7 @@ enum Command {
     Why(why::Arguments),
     Cancel(cancel::Arguments),
     Audit(audit::Arguments),
+    History(history::Arguments),
     Verify(verify::Arguments),
     Queues(queues::Arguments),
     Workers(workers::Arguments),
@@ -181,6 +184,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Why(arguments) => Box::pin(why::run(context, arguments)).await,
         Command::Cancel(arguments) => Box::pin(cancel::run(context, arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(context, arguments)).await,
+        Command::History(arguments) => Box::pin(history::run(context, arguments)).await,
         Command::Verify(arguments) => Box::pin(verify::run(context, arguments)).await,
         Command::Queues(arguments) => Box::pin(queues::run(context, arguments)).await,
         Command::Workers(arguments) => Box::pin(workers::run(context, arguments)).await,

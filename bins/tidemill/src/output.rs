@@ -64,6 +64,13 @@ impl Output {
         }
     }
 
+    /// How many characters a line of the terminal has; 100 where there is none.
+    #[expect(clippy::unused_self, reason = "where findings go is the output's own affair")]
+    pub(crate) fn columns(self) -> usize {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
+        size.map_or(100, |size| usize::from(size.ws_col))
+    }
+
     /// Writes text as it stands. A reader that has gone away (`| head`) is no failure.
     #[expect(clippy::unused_self, reason = "where findings go is the output's own affair")]
     pub(crate) fn text(self, text: &str) {

@@ -7,6 +7,7 @@ mod batch;
 mod body;
 mod clients;
 mod events;
+mod history;
 mod jobs;
 mod listener;
 mod openapi;
@@ -85,6 +86,7 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(runs::why))
         .routes(routes!(runs::step))
         .routes(routes!(runs::audit))
+        .routes(routes!(history::show))
         .routes(routes!(runs::cancel))
         .routes(routes!(events::follow))
         .routes(routes!(results::result))

@@ -1,5 +1,6 @@
 //! What people and programs are shown about jobs and runs: read from the store, named as the API names it.
 
+mod history;
 mod jobs;
 mod lines;
 mod runs;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 use tidemill_store::Letter;
 use utoipa::ToSchema;
 
+pub use history::{DurationsView, HistoryView, StepHistoryView, history};
 pub use jobs::job;
 pub(crate) use jobs::status_of;
 pub(crate) use lines::line_views;

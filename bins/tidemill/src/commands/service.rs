@@ -13,6 +13,7 @@ use std::env;
 
 use tidemill_store::Author;
 
+pub(super) use self::assign::milliseconds;
 use crate::context::Context;
 use crate::error::Outcome;
 

@@ -1,7 +1,7 @@
 //! `tidemill verify`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tidemill_protocol::check_id;
@@ -23,7 +23,7 @@ use crate::table::{Cell, Style, Table};
 #[command(after_help = "Examples:
   tidemill verify order-42
   tidemill verify --all
-  tidemill verify --all --json | jq 'select(.findings | length > 0)'
+  tidemill verify --all --json | jq -r 'select(.run).run'
   tidemill verify --all --repair
 
 With --json: one document a run that does not fit (of the runs that are named: every run), and a last one with the sums.")]
@@ -41,6 +41,8 @@ pub(crate) struct Arguments {
 
 /// Runs looked at in one go.
 const PAGE: usize = 200;
+/// More workflows than this are not remembered.
+const MOST_SHAPES: usize = 512;
 /// Fan-outs beyond this are counted in more than one call.
 const WIDE: usize = 500;
 
@@ -57,15 +59,34 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
 /// What the workflows of a pool look like.
 struct Known {
     plans: Arc<Plans>,
+    /// By `name@version`, which never changes; at most [`MOST_SHAPES`].
+    shapes: Mutex<HashMap<String, Arc<Shape>>>,
 }
 
 impl Shapes for Known {
     async fn of(&self, workflow: &str) -> Result<Option<Arc<Shape>>, tidemill_store::Error> {
+        if let Some(shape) = self.shapes().get(workflow) {
+            return Ok(Some(Arc::clone(shape)));
+        }
         match self.plans.of(workflow).await {
-            Ok(plan) => Ok(Some(Arc::new(shape(&plan)))),
+            Ok(plan) => {
+                let shape = Arc::new(shape(&plan));
+                let mut shapes = self.shapes();
+                if shapes.len() >= MOST_SHAPES {
+                    shapes.clear();
+                }
+                shapes.insert(workflow.to_owned(), Arc::clone(&shape));
+                Ok(Some(shape))
+            }
             Err(NoPlan::Store(error)) => Err(error),
             Err(NoPlan::Unknown(_) | NoPlan::Invalid { .. }) => Ok(None),
         }
+    }
+}
+
+impl Known {
+    fn shapes(&self) -> MutexGuard<'_, HashMap<String, Arc<Shape>>> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +130,13 @@ impl<'c> Look<'c> {
         let repair = || RunRepair::new(context.store.clone(), Arc::clone(&plans), who.as_str());
         let repair = arguments.repair.then(repair);
         let table = Table::new(&["RUN", "STATE", "WHERE", "WHAT", "STORED", "EXPECTED", "REPAIR"]);
-        Self { context, known: Known { plans }, repair, sums: Sums::default(), table }
+        Self {
+            context,
+            known: Known { plans, shapes: Mutex::default() },
+            repair,
+            sums: Sums::default(),
+            table,
+        }
     }
 
     async fn named(&mut self, runs: &[String]) -> Outcome {

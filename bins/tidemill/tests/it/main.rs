@@ -17,4 +17,5 @@ mod pool;
 mod runs;
 mod service;
 mod tls;
+mod verify;
 mod workflows;

@@ -6,7 +6,7 @@ use tidemill_producer::http::openapi_json;
 use crate::door::Door;
 
 /// Every route of the API, as the design names them.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 28] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
     ("get", "/v1/jobs/{id}/why"),
@@ -17,6 +17,7 @@ const ROUTES: [(&str, &str); 27] = [
     ("get", "/v1/runs/{id}/why"),
     ("get", "/v1/runs/{id}/steps/{step}"),
     ("get", "/v1/runs/{id}/audit"),
+    ("get", "/v1/runs/{id}/history"),
     ("post", "/v1/runs/{id}/cancel"),
     ("get", "/v1/runs/{id}/events"),
     ("get", "/v1/results/{id}"),

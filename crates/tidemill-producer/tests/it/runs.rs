@@ -97,6 +97,23 @@ async fn the_audit_is_paged_without_a_gap() {
 }
 
 #[tokio::test]
+async fn a_history_has_what_is_under_way_and_ends_with_its_run() {
+    let door = with_run().await;
+    door.get("/v1/runs/r9/history").await.problem(404, "unknown_run");
+    let before = door.get("/v1/runs/r1/history").await.json();
+    assert_eq!((before["transitions"].as_u64(), &before["steps"]), (Some(0), &serde_json::json!([])));
+    start(&door, "r1").await;
+    settle(&door, "r1", 2).await;
+    let held = claim(&door, keys::WORKERS, "default", 1).await;
+    let history = door.get("/v1/runs/r1/history").await.json();
+    let c = &history["steps"][2];
+    assert_eq!((c["id"].as_str(), c["state"].as_str()), (Some("c"), Some("running")), "{history}");
+    assert_eq!(c["spans"][1]["who"], "w1");
+    drop(held);
+    door.get("/v1/runs/r1/history?item=true").await.problem(400, "invalid_query");
+}
+
+#[tokio::test]
 async fn runs_are_listed_by_state_and_workflow_over_pages() {
     let door = Door::open().await;
     door.publish(FLOW).await;

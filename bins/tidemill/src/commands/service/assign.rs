@@ -155,7 +155,7 @@ fn limit(unit: &str, text: &str) -> Result<Value, String> {
 }
 
 /// A time in milliseconds: `500ms`, `30s`, `5m`, `2h`, `1d`.
-pub(super) fn milliseconds(text: &str) -> Result<u64, String> {
+pub(in crate::commands) fn milliseconds(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no time; write a number and ms, s, m, h or d, such as 30s");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
