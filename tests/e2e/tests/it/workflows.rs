@@ -189,6 +189,55 @@ output: { chosen: "${ .steps.choose.output.chosen }", ran: "${ .steps.join.outpu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_was_skipped_or_failed_chooses_nothing() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    pool.publish(
+        r#"
+name: none
+steps:
+  - { id: choose, when: "${ .input.wanted }", switch: [{ when: "${ .input.n > 1 }", then: [a] }, { default: [b] }], on_error: continue }
+  - { id: a, tool: echo }
+  - { id: b, tool: echo }
+  - { id: end, tool: echo, needs: [a, b] }
+output: "${ [.steps[].state] }"
+"#,
+    )
+    .await;
+    for (id, input, states) in [
+        ("skipped", "{\"wanted\":false}", json!(["skipped", "skipped", "skipped", "skipped"])),
+        ("failed", "{\"wanted\":1}", json!(["failed", "skipped", "skipped", "skipped"])),
+        ("chosen", "{\"wanted\":true,\"n\":0}", json!(["succeeded", "skipped", "succeeded", "succeeded"])),
+    ] {
+        pool.run("none", id, input).await;
+        let run = pool.ended(id).await;
+        assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+        assert_eq!(Pool::output(&run), states, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_chooses_among_a_thousand() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    let ids: Vec<String> = (0..1000).map(|n| format!("s{n}")).collect();
+    let cases = ids.chunks(500).enumerate();
+    let cases: Vec<_> =
+        cases.map(|(at, ids)| json!({ "when": format!("${{ .input == {at} }}"), "then": ids })).collect();
+    let mut steps = vec![json!({ "id": "choose", "switch": cases })];
+    steps.extend(ids.iter().map(|id| json!({ "id": id, "tool": "echo" })));
+    steps.push(json!({ "id": "end", "tool": "echo", "needs": ids }));
+    pool.publish(&format!("name: wide\nsteps: {}\n", json!(steps))).await;
+    pool.run("wide", "r", "1").await;
+    let run = pool.ended("r").await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let ran = |steps: std::ops::Range<u32>| {
+        steps.filter(|step| run.steps[step].state == StepState::Succeeded).count()
+    };
+    assert_eq!((ran(1..501), ran(501..1001), ran(1001..1002)), (0, 500, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_path_in_braces_is_followed_or_fails_its_step() {
     let mut pool = Pool::start().await;
     pool.worker(Settings::default());
