@@ -41,8 +41,8 @@ pub const ADMISSION_WAITS: MetricName =
 /// Round trips for admission.
 pub const ADMISSION_EXCHANGES: MetricName = MetricName::new(
     "tidemill_admission_exchanges",
-    "Round trips to Redis for admission: each carries what gathered, wanted calls and ended ones.",
-    &[],
+    "Round trips to Redis for admission: `calls`, which carry what gathered, wanted calls and ended ones; `renewal`, at most one a second, which keep what is held.",
+    &["for"],
 );
 /// Calls of services.
 pub const SERVICE_CALLS: MetricName = MetricName::new(
@@ -100,7 +100,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) swept: Counter,
     pub(crate) admissions: Labelled<Counter>,
     pub(crate) waits: Labelled<Counter>,
-    pub(crate) exchanges: Counter,
+    pub(crate) exchanges: Labelled<Counter>,
     pub(crate) waiting: Gauge,
     pub(crate) service_calls: Labelled<Counter>,
     pub(crate) hedges: Labelled<Counter>,
@@ -120,7 +120,7 @@ impl WorkerMetrics {
             swept: metrics.counter(SWEPT),
             admissions: metrics.counters(ADMISSIONS),
             waits: metrics.counters(ADMISSION_WAITS),
-            exchanges: metrics.counter(ADMISSION_EXCHANGES),
+            exchanges: metrics.counters(ADMISSION_EXCHANGES),
             waiting: metrics.gauge(ADMISSION_WAITING),
             service_calls: metrics.counters(SERVICE_CALLS),
             hedges: metrics.counters(HEDGES),

@@ -54,8 +54,10 @@ async fn round_trips((per_second, seconds): (usize, usize), crew: Crew, most: f6
     pool.man(crew).await?;
     let count = per_second * seconds;
     let counts = async || {
-        let exchanges = pool.metric("tidemill_admission_exchanges_total", "").await?;
-        Ok::<_, anyhow::Error>((exchanges, pool.metric("tidemill_service_calls_total", "").await?))
+        let exchanges = pool.metric("tidemill_admission_exchanges_total", "for=\"calls\"").await?;
+        let renewals = pool.metric("tidemill_admission_exchanges_total", "for=\"renewal\"").await?;
+        let granted = pool.metric("tidemill_admissions_total", "answer=\"granted\"").await?;
+        Ok::<_, anyhow::Error>((exchanges, granted, renewals))
     };
     // the middle of the load counts: what the first and the last call cost more does not depend on their number
     let middle = async {
@@ -74,7 +76,10 @@ async fn round_trips((per_second, seconds): (usize, usize), crew: Crew, most: f6
         crew.name(),
         calls / (to - from).as_secs_f64()
     );
-    let seen = format!("{each:.4} ({exchanges} for {calls} calls)");
+    let renewals = after.2 - before.2;
+    let seen = format!(
+        "{each:.4} ({exchanges} for {calls} calls), beside {renewals} that renewed what workers hold (at most one a second each)"
+    );
     Ok(Line::new(
         ("cost: round trips for admission per call", conditions),
         format!("≤ {most}"),

@@ -28,8 +28,6 @@ const MOST_REPORTS: usize = 512;
 const MOST_UNTOLD: usize = 20_000;
 /// Calls that wait here at once; more go into lines.
 const MOST_WAITING: usize = 512;
-/// Ended calls that nobody waits for are told within this.
-const REPORT_WITHIN: Duration = Duration::from_secs(1);
 /// Places that are held are renewed, and definitions looked at, so often.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// What calls use is told to others, and heard from them, so often.
@@ -174,8 +172,10 @@ impl Engine {
             }
         }
         let is_urgent = self.pressed || !matches!(ended.outcome, tidemill_store::CallOutcome::Ok);
-        let by = if is_urgent { now } else { now + REPORT_WITHIN };
-        self.report_at = Some(self.report_at.map_or(by, |known| known.min(by)));
+        // nobody waits for the others: they go with the next call that is asked for, or with the next renewal
+        if is_urgent {
+            self.report_at = Some(now);
+        }
         if self.ended.len() < MOST_UNTOLD {
             self.ended.push(ended);
         }
@@ -215,7 +215,7 @@ impl Engine {
         self.held.retain(|_, holding| holding.count > 0);
         // what an exchange has just stated need not be stated again
         let is_old = |holding: &Holding| holding.has_cap && now >= holding.stated + RENEW_EVERY / 2;
-        if self.held.values().any(is_old) {
+        if self.held.values().any(is_old) || !self.ended.is_empty() {
             self.exchange(now, true).await;
         } else {
             match self.services.generation().await {
@@ -277,10 +277,10 @@ impl Engine {
         self.seq += 1;
         self.last = now;
         let metrics = &self.shared.metrics;
-        metrics.exchanges.inc();
+        metrics.exchanges.with(&[if renews { "renewal" } else { "calls" }]).inc();
         let answer =
             self.services.admit(&self.shared.consumer, self.seq, rand::random(), draft.exchange()).await;
-        self.report_at = (!self.ended.is_empty()).then_some(now);
+        self.report_at = (self.ended.len() >= MOST_REPORTS).then_some(now);
         match answer {
             Ok(answer) if answer.accepted && answer.answers.len() == asking.len() => {
                 self.failing_since = None;
