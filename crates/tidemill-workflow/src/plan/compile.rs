@@ -206,8 +206,10 @@ impl<'c> Compiler<'c> {
         spot.set_item(for_each.is_some());
         let (action, with) = match &step.action {
             ActionDefinition::Tool { tool, with } => {
+                let before = self.problems.len();
                 let with = self.template(with, &mut spot, &step_path(at, "with"));
-                self.tool(at, tool, &with);
+                // what did not compile stands in it as null, which nobody wrote
+                self.tool(at, tool, Some(&with).filter(|_| self.problems.len() == before));
                 (Action::Tool { tool: tool.as_str().into() }, with)
             }
             ActionDefinition::Switch(switch) => (Action::Decide, self.switch(at, switch, &mut spot)),
@@ -235,7 +237,7 @@ impl<'c> Compiler<'c> {
         template
     }
 
-    fn tool(&mut self, at: usize, tool: &str, with: &Template) {
+    fn tool(&mut self, at: usize, tool: &str, with: Option<&Template>) {
         if tool.is_empty() {
             // Missing or malformed, which has been said.
             return;
@@ -252,7 +254,9 @@ impl<'c> Compiler<'c> {
             );
             return;
         }
-        let Some(Ok(input)) = with.constant().map(serde_json::from_slice::<Value>) else { return };
+        let Some(Ok(input)) = with.and_then(Template::constant).map(serde_json::from_slice::<Value>) else {
+            return;
+        };
         let catalog = self.catalog;
         // A tool's own schema is tested with the tool; one that does not compile checks nothing here.
         let schema = self

@@ -309,6 +309,12 @@ fn a_tool_must_exist_and_its_constant_input_must_fit() {
         "/ms",
     );
     has_problem("name: w\nsteps: [{id: a, tool: sleep}]", ProblemCode::BadToolInput, (2, 9), "ms");
+    has_problem(
+        "name: w\nsteps: [{id: a, tool: sleep, with: {ms: '{{ inputs.x }}'}}]",
+        ProblemCode::BadExpression,
+        (2, 37),
+        "did you mean `input`?",
+    );
     plan("name: w\nsteps: [{id: a, tool: sleep, with: {ms: 50}}]");
     plan("name: w\nsteps: [{id: a, tool: sleep, with: {ms: '${ .input.ms }'}}]");
 }
