@@ -1,6 +1,6 @@
 //! `tidemill verify`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
@@ -109,6 +109,8 @@ struct Look<'c> {
     repair: Option<RunRepair>,
     sums: Sums,
     table: Table,
+    /// Named runs that are not there.
+    unknown: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +138,7 @@ impl<'c> Look<'c> {
             repair,
             sums: Sums::default(),
             table,
+            unknown: Vec::new(),
         }
     }
 
@@ -149,15 +152,10 @@ impl<'c> Look<'c> {
                     break;
                 }
             }
-            let Some((partition, verdict)) = found else {
-                return Err(Error::failed(
-                    "unknown_id",
-                    format!(
-                        "no run {run:?} is known: it never was, has not started, or is not kept any more"
-                    ),
-                ));
-            };
-            self.take(partition, verdict, true).await?;
+            match found {
+                Some((partition, verdict)) => self.take(partition, verdict, true).await?,
+                None => self.unknown.push(run.clone()),
+            }
         }
         Ok(())
     }
@@ -170,11 +168,16 @@ impl<'c> Look<'c> {
         }
         let bar = progress::bar(self.context.output, "verifying", total);
         for partition in self.context.store.partitions() {
-            let mut walk = Some(RunWalk::default());
+            let (mut walk, mut alive) = (Some(RunWalk::default()), HashSet::new());
             while let Some(from) = walk {
-                let (ids, next) = partition.walk_runs(from, PAGE).await?;
+                let (mut ids, next) = partition.walk_runs(from, PAGE).await?;
+                // what was met alive has ended since
+                ids.retain(|id| !alive.contains(id));
                 for ids in ids.chunks(PAGE) {
                     for verdict in partition.verify_all(ids, &self.known).await? {
+                        if verdict.state.is_some_and(|state| !state.is_terminal()) {
+                            alive.insert(verdict.run.clone());
+                        }
                         self.take(partition, verdict, false).await?;
                     }
                     bar.inc(ids.len() as u64);
@@ -252,7 +255,7 @@ impl<'c> Look<'c> {
             output.line(self.sums.sentence());
         }
         if self.sums.drifted == 0 {
-            return Ok(());
+            return self.unknown.first().map_or(Ok(()), |_| Err(unknown(&self.unknown)));
         }
         let advice = match (&self.repair, self.sums.repairable) {
             (None, 1..) => "; `--repair` mends what can be mended without a guess",
@@ -268,6 +271,12 @@ fn of_repair(error: tidemill_scheduler::Error) -> Error {
         tidemill_scheduler::Error::Store(error) => error.into(),
         error => Error::failed("repair", error.to_string()),
     }
+}
+
+fn unknown(runs: &[String]) -> Error {
+    let runs = runs.iter().map(|run| format!("{run:?}")).collect::<Vec<_>>().join(", ");
+    let message = format!("no run {runs} is known: it never was, has not started, or is not kept any more");
+    Error::failed("unknown_id", message)
 }
 
 fn plural(count: u64, what: &str) -> String {

@@ -135,6 +135,24 @@ async fn lost_work_is_repaired_once_and_by_name() {
 }
 
 #[tokio::test]
+async fn a_run_that_stands_still_is_carried_on() {
+    let (server, cli) = idle().await;
+    publish(&cli, server.folder(), FLOW).await;
+    // begun long ago, and nothing of it was ever dispatched
+    let fields = ["HSET", "tm:{0}:run:r", "st", "running", "wf", "flow@1", "t1", "1000", "q", "1"];
+    server.cli(&fields).await.unwrap();
+    server.cli(&["XADD", "tm:{0}:audit:r", "*", "1", "@ queued running 1000 0 s1"]).await.unwrap();
+    server.cli(&["ZADD", "tm:{0}:live", "+inf", "r"]).await.unwrap();
+    let (found, _) = drift(&cli, "r").await;
+    assert_eq!(found, ["still run"]);
+    let text = cli.run(&["verify", "r", "--repair"]).await.ok();
+    assert!(text.contains("1 repaired; all is as audited"), "{text}");
+    let records = cli.run(&["audit", "r", "--json"]).await.documents();
+    assert_eq!((&records[1]["subject"], &records[1]["to"]), (&json!("order"), &json!("ready")));
+    assert_eq!(records.len(), 2);
+}
+
+#[tokio::test]
 async fn all_runs_of_all_partitions_are_verified() {
     let (server, _) = idle().await;
     let cli = Cli::new(server.url()).with_partitions(4);
@@ -148,6 +166,9 @@ async fn all_runs_of_all_partitions_are_verified() {
     let sums = documents.last().unwrap();
     assert_eq!((documents.len(), &sums["runs"], &sums["records"]), (1, &json!(8), &json!(8 * 14)));
     assert_eq!(verified(&cli, "r5").await["run"], json!("r5"), "found in its partition");
+    let said = cli.run(&["verify", "r1", "r9", "r2"]).await;
+    assert!(said.out.starts_with("2 runs verified"), "{said:?}");
+    assert!(said.refused(1).contains("no run \"r9\" is known"));
 }
 
 #[tokio::test]

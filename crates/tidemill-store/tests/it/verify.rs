@@ -320,6 +320,23 @@ async fn work_that_is_lost_is_found_and_can_be_repaired_only_while_its_run_lives
 }
 
 #[tokio::test]
+async fn a_run_that_stands_still_with_nothing_in_flight_is_found() {
+    let pool = Pool::start().await;
+    let keys = pool.keys();
+    // begun half a century ago, and nothing of it was ever dispatched
+    pool.cli(&["HSET", &keys.run("r1"), "st", "running", "wf", WF, "t1", "1000", "q", "1"]).await;
+    pool.cli(&["XADD", &keys.audit("r1"), "*", "1", "@ queued running 1000 0 s1"]).await;
+    pool.cli(&["ZADD", &keys.live(), "+inf", "r1"]).await;
+    assert!(finds(&pool, "r1", Drift::Still, "run").await);
+    let now = pool.home().now_ms().await.unwrap().to_string();
+    pool.cli(&["HSET", &keys.run("r1"), "t1", &now]).await;
+    pool.cli(&["DEL", &keys.audit("r1")]).await;
+    let begun = format!("@ queued running {now} 0 s1");
+    pool.cli(&["XADD", &keys.audit("r1"), "*", "1", &begun]).await;
+    is_clean(&pool, "r1", "between two steps for a moment").await;
+}
+
+#[tokio::test]
 async fn every_run_is_met_wherever_it_is_listed_or_not() {
     let pool = Pool::start().await;
     for id in ["r1", "r2", "r3", "r4"] {
