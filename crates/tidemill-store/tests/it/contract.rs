@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::{cache, duties, endings, intake, items, jobs, lines, runs};
+use crate::{cache, duties, endings, intake, items, jobs, lines, runs, verify};
 
 type Promise = (&'static str, for<'a> fn(&'a Pool) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
 
@@ -43,6 +43,7 @@ promises! { CORE:
     duties::a_cron_entry_fires_once,
     duties::a_consumer_is_forgotten_only_where_it_holds_nothing,
     cache::of_all_who_miss_at_once_one_may_fill,
+    verify::a_run_fits_its_audit_at_every_point_of_its_life,
 }
 
 promises! { REST:

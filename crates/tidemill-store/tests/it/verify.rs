@@ -75,15 +75,13 @@ async fn to_its_end(pool: &Pool, id: &str) {
     }
 }
 
-#[tokio::test]
-async fn a_run_fits_its_audit_at_every_point_of_its_life() {
-    let pool = Pool::start().await;
+pub(crate) async fn a_run_fits_its_audit_at_every_point_of_its_life(pool: &Pool) {
     assert_eq!(pool.home().verify("r1", &Flow).await.unwrap(), None);
-    start(&pool, "r1").await;
-    is_clean(&pool, "r1", "started").await;
+    start(pool, "r1").await;
+    is_clean(pool, "r1", "started").await;
     let mut worker = pool.worker("w1");
     let claimed = claim(&mut worker, "default", 2).await;
-    is_clean(&pool, "r1", "claimed").await;
+    is_clean(pool, "r1", "claimed").await;
     let (id, step) = (&claimed[0].entry, step_of(&claimed[0]));
     let retry = Deferral {
         entry: id,
@@ -97,21 +95,23 @@ async fn a_run_fits_its_audit_at_every_point_of_its_life() {
         changes: vec![("attempt", "2".into())],
     };
     assert_eq!(pool.home().defer("default", keys::WORKERS, "w1", &[retry]).await.unwrap(), [true]);
-    is_clean(&pool, "r1", "retrying").await;
+    is_clean(pool, "r1", "retrying").await;
     let due = pool.becomes_due("default").await;
     pool.home().promote("default", &due).await.unwrap();
-    is_clean(&pool, "r1", "promoted").await;
+    is_clean(pool, "r1", "promoted").await;
     let again = claim(&mut worker, "default", 1).await;
     let second = outcome(&again[0].entry, "r1", step, StepState::Succeeded);
-    settle(&pool, &[tidemill_store::StepOutcome { attempt: 2, ..second }]).await;
-    is_clean(&pool, "r1", "settled").await;
-    settle(&pool, &[outcome(&claimed[1].entry, "r1", step_of(&claimed[1]), StepState::Succeeded)]).await;
-    is_clean(&pool, "r1", "joined").await;
+    settle(pool, &[tidemill_store::StepOutcome { attempt: 2, ..second }]).await;
+    is_clean(pool, "r1", "settled").await;
+    settle(pool, &[outcome(&claimed[1].entry, "r1", step_of(&claimed[1]), StepState::Succeeded)]).await;
+    is_clean(pool, "r1", "joined").await;
+    pool.interruption().await;
+    is_clean(pool, "r1", "after the interruption").await;
     let last = claim(&mut worker, "default", 1).await;
-    settle(&pool, &[outcome(&last[0].entry, "r1", 2, StepState::Succeeded)]).await;
-    is_clean(&pool, "r1", "ended").await;
-    assert_eq!(run(&pool, "r1").await.state.as_str(), "succeeded");
-    let verdict = verify(&pool, "r1").await;
+    settle(pool, &[outcome(&last[0].entry, "r1", 2, StepState::Succeeded)]).await;
+    is_clean(pool, "r1", "ended").await;
+    assert_eq!(run(pool, "r1").await.state.as_str(), "succeeded");
+    let verdict = verify(pool, "r1").await;
     assert_eq!((verdict.records, verdict.unsettled), (14, 0));
 }
 
