@@ -217,7 +217,12 @@ async fn the_audit_leaves_a_parked_step_alone_and_brings_a_lost_one_back() {
     park_step_again(&pool, &again[0], &lost).await;
     pool.cli(&["ZREM", "tm:{0}:line:api", &format!("default|{}", lost.member())]).await;
     claim(&mut pool.worker("w2"), "default", 1).await;
-    assert_eq!(scheduler.count("tidemill_repaired_total{what=\"step\"}"), 2);
+    // the entry is there before the scheduler has counted it
+    tidemill_testkit::wait_until(crate::pool::SOON, "both repairs to be counted", async || {
+        scheduler.count("tidemill_repaired_total{what=\"step\"}") == 2
+    })
+    .await
+    .unwrap();
     assert_eq!(pool.run("waits").await.steps[&0].state, StepState::Parked);
     assert_eq!(pool.home().line_length("api").await.unwrap(), 1);
     assert_eq!(pool.cli(&["HLEN", "tm:{0}:deferred:default"]).await, "1");
