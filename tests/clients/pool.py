@@ -35,9 +35,12 @@ def library():
     source = (store / "src" / "library.rs").read_text()
     version = re.search(r"LIBRARY_VERSION: u32 = (\d+)", source)[1]
     name = re.search(r'LIBRARY_NAME: &str = "(\w+)"', source)[1]
-    files = re.findall(r'include_str!\("\.\./(lua/\w+\.lua)"\)', source)
+    parts = re.search(r"const TEXT: &str = concat!\((.*?)^\);", source, re.S | re.M)[1]
     head = f"#!lua name={name}\nlocal TIDEMILL_LIBRARY_VERSION = {version}\n"
-    return head + "".join((store / file).read_text() for file in files)
+    text = ""
+    for file, literal in re.findall(r'^\s*(?:include_str!\("\.\./(lua/\w+\.lua)"\)|"(.*)"),$', parts, re.M):
+        text += (store / file).read_text() if file else literal.replace("\\n", "\n")
+    return head + text
 
 
 class Process:

@@ -47,7 +47,12 @@ async fn it_becomes_ready_starts_runs_and_ends_in_order_on_sigterm() {
     })
     .await
     .unwrap();
-    assert!(process.output().contains("workflow graph validation"), "{}", process.output());
+    // what it writes is read beside the test
+    tidemill_testkit::wait_until(SOON, "the validation to be told", async || {
+        process.output().contains("workflow graph validation")
+    })
+    .await
+    .unwrap();
     server.cli(&["XADD", "tm:{0}:runs", "*", "workflow", "one", "id", "r1"]).await.unwrap();
     tidemill_testkit::wait_until(SOON, "the run", async || {
         get(&address, "/metrics").await.contains("tidemill_runs_started_total 1")

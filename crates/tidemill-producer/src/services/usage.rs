@@ -139,24 +139,27 @@ mod tests {
     use tidemill_store::{BreakerState, LimitState};
 
     const TEXT: &str = "c=5 d=requests,s,600,60000000,2,240000,0,600,600 d=total_tokens,s,1000,60000000,100,240000,0,1000,1000 \
-        d=requests,f,100,1000000,100,0,0,100,100 b=t,10000000,20,0.5,0,1,5000000,60000000,3,30000000 r=0.1,0.1,10";
+        d=requests,f,100,1000000,100,0,0,100,100 d=calls,a,600,60000000,60,0,0,600,600 b=t,10000000,20,0.5,0,1,5000000,60000000,3,30000000 r=0.1,0.1,10";
 
     #[test]
     fn use_is_told_of_the_window_where_one_is_kept_and_of_the_burst_elsewhere() {
         let rules = TierRules::parse(TEXT).unwrap();
         let now = 1_000_500_000.0;
         let fresh = limit(&rules.limits[0], None, now);
-        assert_eq!((fresh.measure, fresh.used, fresh.of, fresh.limit), ("burst", 0.0, 2.0, 600.0));
-        let step = 60_240_000.0 / 599.0;
-        let state = LimitState { arrival_us: now + step, limit: Some(600.0), ..LimitState::default() };
-        assert!((limit(&rules.limits[0], Some(&state), now).used - 1.0).abs() < 1e-6);
-        let state = LimitState { sum: Some(250.0), ..LimitState::default() };
+        assert_eq!((fresh.measure, fresh.used, fresh.of, fresh.limit), ("window", 0.0, 600.0, 600.0));
+        let state = LimitState { arrival_us: now, sum: Some(250.0), ..LimitState::default() };
         let tokens = limit(&rules.limits[1], Some(&state), now);
         assert_eq!((tokens.measure, tokens.used, tokens.of), ("window", 250.0, 1_000.0));
+        let later = now + 60_240_001.0;
+        assert_eq!(limit(&rules.limits[1], Some(&state), later).used, 0.0, "nobody has called since");
+        let average = LimitState { arrival_us: now + 100_000.0, limit: Some(600.0), ..LimitState::default() };
+        let average = limit(&rules.limits[3], Some(&average), now);
+        assert_eq!((average.measure, average.of), ("burst", 60.0));
+        assert!((average.used - 1.0).abs() < 1e-6);
         let state = LimitState { window: Some(1_000.0), used: Some(7.0), ..LimitState::default() };
         assert_eq!(limit(&rules.limits[2], Some(&state), now).used, 7.0);
         assert_eq!(limit(&rules.limits[2], Some(&state), now + 1e6).used, 0.0, "another window has begun");
-        assert!((request_rate(&rules.limits).unwrap() - 1e6 / step).abs() < 1e-6);
+        assert!((request_rate(&rules.limits).unwrap() - 600e6 / 60_240_000.0).abs() < 1e-6);
     }
 
     #[test]

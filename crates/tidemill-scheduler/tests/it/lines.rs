@@ -36,6 +36,10 @@ async fn define(store: &Store, tier: &str, rules: &str) {
 }
 
 async fn pause(store: &Store, tier: &str) {
+    // the line of a tier that has no definition is let go
+    let service = tier.split('/').next().unwrap();
+    let rules = [service, tier].map(|template| (template.to_owned(), "c=1000000".to_owned()));
+    store.services().define(AUTHOR, service, "{}", &rules).await.unwrap();
     store.services().control(AUTHOR, tier, Control::Pause(None)).await.unwrap();
 }
 
