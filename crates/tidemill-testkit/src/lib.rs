@@ -1,6 +1,7 @@
 //! Private servers, a fault proxy and real processes for tests of Tidemill.
 //!
-//! Everything here belongs to the one test that started it: its own ports, its own folder, and an end in `Drop`.
+//! Everything here belongs to the one test that started it: its own ports, its own folder, and an end in `Drop`, or by a
+//! guard when the test is killed.
 //! Nothing is shared, so tests may run in any order and any number at once. This crate knows nothing of Tidemill's
 //! keys or functions: the store's own tests use it, and what it reads of a server it reads through `redis-cli`.
 //!
@@ -14,6 +15,7 @@
 
 mod cluster;
 mod error;
+mod family;
 mod port;
 mod process;
 mod proxy;

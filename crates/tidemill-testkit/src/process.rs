@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{TestkitError, signal, wait::wait_for};
+use crate::{TestkitError, family::Family, signal, wait::wait_for};
 
 /// Variables of the surroundings that would change what a program under test does.
 const FOREIGN: [&str; 3] = ["TIDEMILL_", "LOG_LEVEL", "OTEL_"];
@@ -96,26 +96,30 @@ impl ProcessBuilder {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
+            .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().map_err(|source| TestkitError::Start {
             program: self.program.clone(),
             hint: ", or build it first",
             source,
         })?;
-        Ok(Process { program: self.program, scratch, pid: child.id().unwrap_or_default(), child })
+        let pid = child.id().unwrap_or_default();
+        Ok(Process { program: self.program, pid, family: Family::of(pid)?, child, scratch })
     }
 }
 
 const OUTPUT: &str = "output";
 
 /// A running program. Its standard output and standard error go, in their order, to one file. It is killed when this
-/// is dropped.
+/// is dropped, or when the test itself is killed, and so is all that it has started.
 #[derive(Debug)]
 pub struct Process {
     program: PathBuf,
-    scratch: TempDir,
     pid: u32,
+    // these two before the folder: dropped in this order, nobody writes into it any more when it is removed
+    family: Family,
     child: Child,
+    scratch: TempDir,
 }
 
 impl Process {
@@ -131,12 +135,15 @@ impl Process {
         self.pid
     }
 
-    /// Kills it (SIGKILL) and waits for its end.
+    /// Kills it (SIGKILL), with those of its children that stayed in its process group, and waits for its end.
     ///
     /// # Errors
     /// When the system refuses.
     pub async fn kill(&mut self) -> Result<(), TestkitError> {
-        self.child.kill().await.map_err(TestkitError::io(format!("kill process {}", self.pid)))
+        self.family.kill();
+        self.child.kill().await.map_err(TestkitError::io(format!("kill process {}", self.pid)))?;
+        self.family.leader_ended();
+        Ok(())
     }
 
     /// Asks it to end (SIGTERM).
@@ -173,16 +180,24 @@ impl Process {
 
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        let waited = self.child.try_wait();
+        if matches!(waited, Ok(Some(_))) {
+            self.family.leader_ended();
+        }
+        matches!(waited, Ok(None))
     }
 
-    /// Waits for its end.
+    /// Waits for its end. Whom it leaves behind in its process group is killed then.
     ///
     /// # Errors
     /// [`TestkitError::NotReady`], with its output, when it still runs after `deadline`.
     pub async fn wait(&mut self, deadline: Duration) -> Result<ExitStatus, TestkitError> {
         match tokio::time::timeout(deadline, self.child.wait()).await {
-            Ok(status) => status.map_err(TestkitError::io(format!("wait for process {}", self.pid))),
+            Ok(status) => {
+                let status = status.map_err(TestkitError::io(format!("wait for process {}", self.pid)))?;
+                self.family.leader_ended();
+                Ok(status)
+            }
             Err(_) => Err(TestkitError::NotReady {
                 what: format!("{} still runs after {deadline:?}", self.program.display()),
                 log: self.output(),

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -16,7 +17,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{TestkitError, port::free_port, signal, wait::wait_for};
+use crate::{TestkitError, family::Family, port::free_port, signal, wait::wait_for};
 
 /// Time that a server gets to answer its first PING; reading a large append-only file counts.
 const READY: Duration = Duration::from_secs(20);
@@ -90,7 +91,7 @@ impl RedisServerBuilder {
                 password: self.password.clone(),
                 sentinel: self.sentinel,
                 program: self.program.clone().unwrap_or_else(server_program),
-                child: None,
+                running: None,
             };
             match server.launch().await {
                 Err(TestkitError::NotReady { log, .. })
@@ -130,7 +131,7 @@ const CONFIG: &str = "redis.conf";
 const OUTPUT: &str = "redis.log";
 
 /// A Redis server of one test: own folder, own port on 127.0.0.1, own Unix socket, nothing written to disk unless
-/// asked for. It is killed, and its folder removed, when this is dropped.
+/// asked for. It is killed, and its folder removed, when this is dropped; it is killed, too, when the test itself is.
 ///
 /// The program is `redis-server` on `PATH`, or what `TIDEMILL_TEST_SERVER` names (a `valkey-server`, say); its client
 /// is `redis-cli`, or what `TIDEMILL_TEST_CLI` names.
@@ -142,7 +143,7 @@ pub struct RedisServer {
     sentinel: bool,
     program: OsString,
     /// `None` while the server is stopped.
-    child: Option<Child>,
+    running: Option<(Child, Family)>,
 }
 
 impl RedisServer {
@@ -194,7 +195,7 @@ impl RedisServer {
     /// The process id, while the server runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.running.as_ref().map(|(child, _)| child.id())
     }
 
     /// The folder with the server's configuration, log and data.
@@ -208,9 +209,11 @@ impl RedisServer {
     /// # Errors
     /// When the system refuses.
     pub fn stop_hard(&mut self) -> Result<(), TestkitError> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some((mut child, mut family)) = self.running.take() else { return Ok(()) };
+        family.kill();
         child.kill().map_err(TestkitError::io("kill a server"))?;
         child.wait().map_err(TestkitError::io("wait for a killed server"))?;
+        family.leader_ended();
         Ok(())
     }
 
@@ -308,14 +311,19 @@ impl RedisServer {
             command.arg("--sentinel");
         }
         let errors = output.try_clone().map_err(TestkitError::io("share a server's log"))?;
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().map_err(|source| {
-            TestkitError::Start {
-                program: program.into(),
-                hint: " or name it in TIDEMILL_TEST_SERVER",
-                source,
-            }
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let mut child = command.spawn().map_err(|source| TestkitError::Start {
+            program: program.into(),
+            hint: " or name it in TIDEMILL_TEST_SERVER",
+            source,
         })?;
-        self.child = Some(child);
+        match Family::of(child.id()) {
+            Ok(family) => self.running = Some((child, family)),
+            Err(error) => {
+                child.kill().map_err(TestkitError::io("kill a server"))?;
+                return Err(error);
+            }
+        }
         self.answer().await
     }
 
@@ -323,9 +331,10 @@ impl RedisServer {
     async fn answer(&mut self) -> Result<(), TestkitError> {
         let socket = self.socket();
         let mut ended = None;
-        let child = &mut self.child;
+        let running = &mut self.running;
         let waited = wait_for(READY, "PONG", async || {
-            if let Some(status) = child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            let seen = running.as_mut().and_then(|(child, _)| child.try_wait().ok().flatten());
+            if let Some(status) = seen {
                 ended = Some(status);
                 return Ok(false);
             }
@@ -335,7 +344,9 @@ impl RedisServer {
         let what = match (waited, ended) {
             (Ok(true), _) => return Ok(()),
             (_, Some(status)) => {
-                self.child = None;
+                if let Some((_, mut family)) = self.running.take() {
+                    family.leader_ended();
+                }
                 format!("the server for port {} ended while starting ({status})", self.port)
             }
             (Err(error), None) => format!("the server on port {} does not answer: {error}", self.port),

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
+use serde_json::Value;
 use tidemill_protocol::RunState;
 
 use crate::ledger::{audits_fold, ended_once, nothing_is_left, results};
-use crate::pool::Pool;
+use crate::pool::{Pool, Program};
 
 const LATER: &str = r#"
 name: later
@@ -14,6 +15,15 @@ steps:
   - { id: a, tool: sleep, with: { ms: 10 } }
   - { id: b, tool: echo, needs: [a], with: { ok: true } }
 "#;
+
+/// When a program started, by its own clock.
+fn minute_of_day(program: &Program) -> i32 {
+    let output = program.process.output();
+    let line: Value = serde_json::from_str(output.lines().next().unwrap()).unwrap();
+    let (_, time) = line["timestamp"].as_str().unwrap().split_once('T').unwrap();
+    let mut parts = time.split(':').map(|part| part.parse::<i32>());
+    parts.next().unwrap().unwrap() * 60 + parts.next().unwrap().unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_clock_is_an_hour_off_changes_nothing() {
@@ -25,8 +35,13 @@ async fn a_worker_whose_clock_is_an_hour_off_changes_nothing() {
         let pool = Pool::start().await;
         pool.publish("later", LATER).await;
         let _scheduler = pool.scheduler().await;
-        let _wrong = pool.worker_with(20, &[], Some(offset)).await;
-        let _right = pool.worker(20).await;
+        let wrong = pool.worker_with(20, &[], Some(offset)).await;
+        let right = pool.worker(20).await;
+        let apart = (minute_of_day(&wrong) - minute_of_day(&right)).rem_euclid(24 * 60);
+        assert!(
+            [59..=61, 24 * 60 - 61..=24 * 60 - 59].iter().any(|hour| hour.contains(&apart)),
+            "{apart} min"
+        );
         let ids = pool.runs("run", 50, "later", "{}").await;
         pool.jobs("job", 300, "sleep", "{\"ms\":20}").await;
         let jobs = pool.home().keys().jobs("default");

@@ -1,5 +1,6 @@
 //! A server, programs on it, and work for them.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -147,6 +148,20 @@ fn admission<'a>(id: &'a str, target: (&'a str, &'a str), input: &'a str) -> Adm
     Admission { id: Some(id), fields, ..Admission::default() }
 }
 
+/// What gives a program a wrong clock, as `faketime` would. That program itself would stand between us and ours, and take the
+/// signals that ours is to get.
+fn wrong_clock(offset: &str) -> Vec<(String, String)> {
+    let told = Command::new("faketime").args(["-f", offset, "env"]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let mut variables: Vec<(String, String)> =
+        told.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect();
+    variables.retain(|(name, _)| ["LD_PRELOAD", "FAKETIME"].contains(&&**name));
+    assert_eq!(variables.len(), 2, "`faketime` sets other variables now: {told}");
+    // what `faketime` shares between programs went with it
+    variables.push(("FAKETIME_DISABLE_SHM".into(), "1".into()));
+    variables
+}
+
 /// A program's name, and what it logs when it works.
 pub(crate) const WORKER: (&str, &str) = ("tidemill-worker", "worker started");
 pub(crate) const SCHEDULER: (&str, &str) = ("tidemill-scheduler", "scheduler started");
@@ -159,13 +174,12 @@ impl Program {
         settings: &[(&str, &str)],
         faketime: Option<&str>,
     ) -> Self {
-        let binary = built_binary(name).unwrap();
-        let mut builder = match faketime {
-            Some(offset) => Process::builder("faketime").args(["-f", offset]).arg(&binary),
-            None => Process::builder(&binary),
-        };
+        let mut builder = Process::builder(built_binary(name).unwrap());
         builder = builder.env("TIDEMILL_REDIS_URL", url).env("TIDEMILL_HTTP_ADDR", "127.0.0.1:0");
         for (name, value) in settings {
+            builder = builder.env(name, value);
+        }
+        for (name, value) in faketime.map(wrong_clock).unwrap_or_default() {
             builder = builder.env(name, value);
         }
         let mut process = builder.start().unwrap();
