@@ -40,6 +40,7 @@ pub enum Format {
     #[default]
     Auto,
     /// For people.
+    #[serde(alias = "text")]
     Pretty,
     /// For machines.
     Json,

@@ -11,6 +11,7 @@
 //! to them; any other key is refused with its place and the nearest known one. All problems are told at once. No
 //! value of a secret key and no password of a URL stands in a message or in what is printed.
 
+mod compat;
 mod environment;
 mod key_path;
 mod node;
@@ -31,6 +32,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
+    compat::COMPATIBLE_NAMES,
     environment::{CONFIG_VARIABLE, SHORT_NAMES},
     problem::{Problem, SettingsError},
     secret::{is_secret_key, redact_urls},

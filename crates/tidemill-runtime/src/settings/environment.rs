@@ -15,6 +15,7 @@ pub const CONFIG_VARIABLE: &str = "TIDEMILL_CONFIG";
 /// Fixed short names, each with the key that it sets. A later one overrides an earlier one of the same key.
 pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("LOG_LEVEL", "log.level"),
+    ("LOG_FORMAT", "log.format"),
     ("TIDEMILL_LOG_LEVEL", "log.level"),
     ("TIDEMILL_LOG_FORMAT", "log.format"),
     ("TIDEMILL_REDIS_URL", "redis.url"),
@@ -35,7 +36,7 @@ pub(super) fn config_file(environment: &[(OsString, OsString)]) -> Option<PathBu
 
 /// One node for each variable that sets something, in rising precedence: short names, then nested ones by name.
 pub(super) fn layers(environment: &[(OsString, OsString)], problems: &mut Vec<Problem>) -> Vec<Node> {
-    let mut layers = Vec::new();
+    let mut layers = super::compat::layers(environment, problems);
     for &(short, key) in SHORT_NAMES {
         if let Some((_, value)) = environment.iter().find(|(name, _)| name == short) {
             let path: Vec<String> = key.split('.').map(str::to_owned).collect();
