@@ -1,18 +1,26 @@
 //! A workflow as its author wrote it: parsed and checked member by member, not yet checked as a whole.
 
 mod reader;
+mod step;
 mod write;
 
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidemill_protocol::RetryPolicy;
 
+pub use step::{
+    ActionDefinition, ApprovalDefinition, BlockDefinition, CallDefinition, CaseDefinition, ForEachDefinition, OnError,
+    Pick, RemindDefinition, RepeatDefinition, SignalDefinition, StepDefinition, SwitchDefinition, WaitDefinition,
+};
+
+use crate::plan::{Budget, OnFull};
 use crate::problem::{Problem, Problems};
 use crate::source::{self, Node};
 
-/// Most steps of one workflow.
+/// Most steps of one workflow, those of its blocks included.
 pub const MAX_STEPS: usize = 20_000;
+/// Deepest nesting of blocks.
+pub const MAX_NESTING: usize = 16;
 
 /// A workflow definition. What is `None` was not given and has its default.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,98 +45,28 @@ pub struct Definition {
     pub steps: Vec<StepDefinition>,
     /// What a run gives, with expressions (default: the output of the last step, or of each of the last steps).
     pub output: Option<Value>,
+    /// Steps that are run one by one at a run's end, whatever it is.
+    pub finally: Vec<StepDefinition>,
+    /// What its runs are found by, with expressions.
+    pub labels: Vec<(String, Value)>,
+    /// How many runs of one key may be under way at once.
+    pub group: Option<GroupDefinition>,
+    /// What a run may use up.
+    pub budget: Option<Budget>,
+    /// The mode in which its runs are carried out (default: the pool's).
+    pub mode: Option<String>,
     pub(crate) origin: Origin,
 }
 
-/// One step as its author wrote it.
+/// `group`, as its author wrote it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepDefinition {
-    /// Unique in the workflow.
-    pub id: String,
-    /// What it does.
-    pub action: ActionDefinition,
-    /// Ids of the steps that it waits for.
-    pub needs: Vec<String>,
-    /// How many of them it waits for.
-    pub join: Join,
-    /// Condition; where it is false the step is skipped.
-    pub when: Option<Value>,
-    /// Runs the action once per item of an array.
-    pub for_each: Option<ForEachDefinition>,
-    /// How failed attempts are tried again; members left out are the tool's.
-    pub retry: RetryPolicy,
-    /// How long an attempt may take, in milliseconds (default: the tool's setting).
-    pub timeout_ms: Option<u64>,
-    /// What its failure means for the steps that need it.
-    pub on_error: OnError,
-    /// Queue (default: the workflow's).
-    pub queue: Option<String>,
-}
-
-/// What a step does, as its author wrote it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum ActionDefinition {
-    /// Calls a tool.
-    Tool {
-        /// `name` or `name@version`.
-        tool: String,
-        /// Its input, with expressions.
-        with: Value,
-    },
-    /// Chooses which of the steps that its cases name are run.
-    Switch(SwitchDefinition),
-}
-
-/// `switch`, as its author wrote it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct SwitchDefinition {
-    /// The cases, in the order in which they are tried.
-    pub cases: Vec<CaseDefinition>,
-    /// Ids of the steps that are run where no case holds.
-    pub default: Option<Vec<String>>,
-    /// Which of the cases that hold count.
-    pub pick: Pick,
-}
-
-/// One case of a `switch`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CaseDefinition {
-    /// Its condition.
-    pub when: Value,
-    /// Ids of the steps that are run where it holds.
-    pub then: Vec<String>,
-}
-
-/// Which of the cases that hold count; the member `match` of a `switch`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pick {
-    /// The first.
-    #[default]
-    First,
-    /// Each of them.
-    All,
-}
-
-/// What a step's failure means for the steps that need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnError {
-    /// It fails the run, as the workflow's `failure` says.
-    #[default]
-    Fail,
-    /// They run on, and the run may succeed.
-    Continue,
-}
-
-/// `for_each`, as its author wrote it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ForEachDefinition {
-    /// An array, with expressions, or an expression that gives one.
-    pub items: Value,
-    /// How many items run at once (default 10).
-    pub concurrency: Option<u32>,
-    /// How many items may fail without failing the step (default 0).
-    pub tolerate: Option<u32>,
+pub struct GroupDefinition {
+    /// The key, with expressions.
+    pub key: Value,
+    /// How many at once.
+    pub limit: u32,
+    /// What becomes of one more.
+    pub on_full: OnFull,
 }
 
 /// How many of its needs a step waits for.

@@ -4,6 +4,7 @@
 //! it reaches no clock, file, variable of the environment or module, and [`Limits`] bound its steps, its memory and its
 //! output whatever it does. Workflows use it through [`Template`](crate::Template).
 
+mod bound;
 mod engine;
 mod json;
 mod meter;
@@ -17,9 +18,10 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
+pub use bound::BoundFilter;
 use engine::Program;
 pub(crate) use json::write_escaped;
-pub(crate) use uses::{CONTEXT, Uses};
+pub(crate) use uses::{CONTEXT, PLACED, Uses};
 pub(crate) use value::{Members, Val};
 
 /// Bounds of one evaluation.

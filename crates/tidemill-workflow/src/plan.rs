@@ -4,22 +4,24 @@ mod compile;
 mod draw;
 mod graph;
 mod join;
+mod sequential;
+mod spot;
+mod step;
 mod switch;
+mod wait;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use serde_json::value::RawValue;
-use tidemill_protocol::RetryPolicy;
 
 pub use join::{Decision, Fires, Need};
+pub use step::{Action, Branch, Child, PlanStep, Repeat};
+pub use wait::{Approval, OnReject, OnTimeout, Reminder, Signal, Wait};
 
-use crate::definition::{FailurePolicy, Join};
-use crate::expr::{ExprError, Fault, Limits};
+use crate::definition::FailurePolicy;
 use crate::schema::Schema;
-use crate::scope::Scope;
-use crate::template::{Expr, Template};
+use crate::template::Template;
 
 /// The tools that a definition may call.
 pub trait ToolCatalog {
@@ -32,7 +34,7 @@ pub trait ToolCatalog {
 }
 
 /// A validated workflow. Steps are named by their index; shared between threads in an [`Arc`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The workflow's name.
     pub name: String,
@@ -50,53 +52,77 @@ pub struct Plan {
     pub steps: Vec<PlanStep>,
     /// How a run's output is made.
     pub finish: Finish,
+    /// Of a block: its path in the workflow.
+    pub block: Option<String>,
+    /// What a run is found by, from its input: text, numbers and booleans.
+    pub labels: Vec<(String, Template)>,
+    /// How many runs of one key may be under way at once.
+    pub group: Option<Group>,
+    /// What a run may use up.
+    pub budget: Option<Budget>,
+    /// The mode in which its runs are carried out, whatever the pool's is.
+    pub mode: Option<String>,
+    /// Steps that are run one by one at a run's end, whatever it is; at or beyond [`Plan::main`].
+    pub finally: Vec<u32>,
+    main: u32,
+    blocks: HashMap<String, Arc<Plan>>,
     input_schema: Option<Schema>,
+    waits: bool,
     roots: Vec<u32>,
     sinks: Vec<u32>,
     dependents: Vec<Vec<u32>>,
     index: HashMap<Arc<str>, u32>,
+    /// The same with its steps in order, once it was asked for.
+    in_order: OnceLock<Arc<Plan>>,
 }
 
-/// One step of a plan.
-#[derive(Debug)]
-pub struct PlanStep {
-    /// Its id.
-    pub id: Arc<str>,
-    /// What it does.
-    pub action: Action,
-    /// The steps that it waits for, with the switch that chooses it.
-    pub needs: Vec<u32>,
-    /// How many of them.
-    pub join: Join,
-    /// Condition; where it is false the step is skipped. Where a switch chooses the step, that it did is part of it.
-    pub when: Option<Expr>,
-    /// The switch that chooses it.
-    pub chosen_by: Option<ChosenBy>,
-    /// Input of the action.
-    pub with: Template,
-    /// Runs the action once per item.
-    pub for_each: Option<ForEach>,
-    /// How failed attempts are tried again; members left out are the tool's.
-    pub retry: RetryPolicy,
-    /// How long an attempt may take, in milliseconds.
-    pub timeout_ms: Option<u64>,
-    /// Whether the steps that need it run on when it failed.
-    pub continue_on_error: bool,
-    /// Its own queue.
-    pub queue: Option<String>,
+/// How many runs of one key may be under way at once.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The key, from the run's input.
+    pub key: Template,
+    /// So many.
+    pub limit: u32,
+    /// What becomes of one more.
+    pub on_full: OnFull,
 }
 
-/// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action {
-    /// Calls a tool with `with` as its input.
-    Tool {
-        /// `name` or `name@version`.
-        tool: Arc<str>,
-    },
-    /// Calls nothing: what `with` renders to is the step's output.
-    Decide,
+/// What becomes of a run whose group is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// The oldest is cancelled for it.
+    CancelOlder,
+    /// It is cancelled itself.
+    CancelNewer,
+}
+
+impl OnFull {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Queue, Self::CancelOlder, Self::CancelNewer];
+
+    /// The word in a definition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::CancelOlder => "cancel_older",
+            Self::CancelNewer => "cancel_newer",
+        }
+    }
+}
+
+/// What a run may use up, with everything that it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Budget {
+    /// Steps, items and iterations.
+    pub steps: Option<u64>,
+    /// The sum of what tools say that their calls cost, in millionths.
+    pub cost_micros: Option<u64>,
+    /// Time, in milliseconds; it bounds [`Plan::timeout_ms`], too.
+    pub duration_ms: Option<u64>,
 }
 
 /// Where a step is named by a switch.
@@ -109,18 +135,46 @@ pub struct ChosenBy {
 }
 
 /// How often and how wide an action is run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ForEach {
     /// An array.
     pub items: Template,
     /// How many items run at once.
     pub concurrency: u32,
+    /// How many items make one batch; 0 for items one by one.
+    pub batch: u32,
     /// How many items may fail without failing the step.
-    pub tolerate: u32,
+    pub tolerate: Tolerance,
+}
+
+/// How many of a number may fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerance {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred.
+    Percent(f32),
+}
+
+impl Tolerance {
+    /// How many of `total` may fail.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Count(count) => u64::from(count),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "a share of a count, rounded down; percentages are between 0 and 100"
+            )]
+            Self::Percent(percent) => (total as f64 * f64::from(percent) / 100.0).floor() as u64,
+        }
+    }
 }
 
 /// How a run's output is made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Finish {
     /// It is the output of this step.
     Sink(u32),
@@ -135,13 +189,60 @@ impl Plan {
         &self.roots
     }
 
+    /// What runs of it call it: `name@version`, of a block `name@version#path`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        let Self { name, version, block, .. } = self;
+        block.as_ref().map_or_else(|| format!("{name}@{version}"), |path| format!("{name}@{version}#{path}"))
+    }
+
+    /// The tools that it calls, its blocks included; each once, in the order of the steps.
+    #[must_use]
+    pub fn tools(&self) -> Vec<Arc<str>> {
+        let mut paths: Vec<&String> = self.blocks.keys().collect();
+        paths.sort_unstable();
+        let blocks = paths.into_iter().filter_map(|path| self.blocks.get(path));
+        let steps = self.steps.iter().chain(blocks.flat_map(|block| &block.steps));
+        let mut seen = HashSet::new();
+        steps
+            .filter_map(|step| match &step.action {
+                Action::Tool { tool } => seen.insert(Arc::clone(tool)).then(|| Arc::clone(tool)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How many of the steps make up the run itself; those behind undo them, or come at its end.
+    #[must_use]
+    pub const fn main(&self) -> u32 {
+        self.main
+    }
+
+    /// Whether something is to be done at a run's end.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        self.steps.len() > self.main as usize
+    }
+
+    /// Whether it has steps that wait.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// A block, by its path.
+    #[must_use]
+    pub fn block(&self, path: &str) -> Option<&Arc<Self>> {
+        self.blocks.get(path)
+    }
+
     /// Steps that no other needs.
     #[must_use]
     pub fn sinks(&self) -> &[u32] {
         &self.sinks
     }
 
-    /// Steps that need this one.
+    /// Steps that count the end of this one: those that need it, or in a plan in order the one behind it.
     #[must_use]
     pub fn dependents(&self, step: u32) -> &[u32] {
         self.dependents.get(step as usize).map(Vec::as_slice).unwrap_or_default()
@@ -177,29 +278,5 @@ impl Plan {
     #[must_use]
     pub fn fires_when(&self, step: u32) -> Option<Fires> {
         self.step(step).map(PlanStep::fires_when)
-    }
-}
-
-impl ForEach {
-    /// The items, each as JSON text.
-    ///
-    /// # Errors
-    /// When the expression fails or gives no array.
-    pub fn items(&self, scope: &Scope<'_>, limits: &Limits) -> Result<Vec<Box<RawValue>>, ExprError> {
-        let text = self.items.render(scope, limits)?;
-        let got = match text.trim_ascii_start().first() {
-            Some(b'[') => {
-                return serde_json::from_slice(&text).map_err(|error| {
-                    let (what, reason) = ("for_each.items".to_owned(), error.to_string());
-                    ExprError::new("for_each.items", Fault::BadScope { what, reason })
-                });
-            }
-            Some(b'{') => "object",
-            Some(b'"') => "string",
-            Some(b't' | b'f') => "boolean",
-            Some(b'n') | None => "null",
-            Some(_) => "number",
-        };
-        Err(ExprError::new("for_each.items", Fault::NotArray { got }))
     }
 }

@@ -5,6 +5,9 @@ use std::rc::Rc;
 use crate::expr::{Fault, Members, Val, read};
 use crate::template::References;
 
+/// Names of what an expression sees of the place of its step or block. What is not there is null.
+pub const LOCALS: [&str; 6] = ["item", "index", "iteration", "previous", "feedback", "output"];
+
 /// What is known when a step's expressions are evaluated. All texts are JSON.
 #[derive(Debug, Clone, Default)]
 pub struct Scope<'a> {
@@ -16,6 +19,9 @@ pub struct Scope<'a> {
     pub run: RunView<'a>,
     /// Index and text of the item, inside of `for_each`.
     pub item: Option<(u64, &'a [u8])>,
+    /// What is known of the place of a step or block, by the names of [`LOCALS`], as JSON texts; under `outer` the records of
+    /// the steps around a block, by their ids. What stands in [`Self::item`] goes before; of two with one name, the first.
+    pub locals: Vec<(&'a str, &'a [u8])>,
 }
 
 /// What is known of a step.
@@ -40,6 +46,10 @@ pub struct RunView<'a> {
     pub version: u32,
     /// The tenant, where there is one.
     pub tenant: Option<&'a str>,
+    /// What its end was decided to be, where that is so: a state by the word of the protocol.
+    pub state: Option<&'a str>,
+    /// The error that ends it, as JSON text.
+    pub error: Option<&'a [u8]>,
 }
 
 const NOTHING: &[u8] = b"null";
@@ -57,21 +67,50 @@ impl<'a> Scope<'a> {
         if references.input {
             document.insert("input".into(), read("the run's input", text_or_null(self.input))?);
         }
-        if !references.steps.is_empty() {
-            let mut steps = Members::new();
-            for (index, id) in references.named() {
-                steps.insert(Rc::from(id), self.step_value(index, id)?);
-            }
-            document.insert("steps".into(), Val::obj(steps));
+        if !references.steps.is_empty() || !references.outer.is_empty() {
+            document.insert("steps".into(), Val::obj(self.records(references)?));
         }
         if references.run {
-            document.insert("run".into(), self.run_value());
+            document.insert("run".into(), self.run_value()?);
         }
-        if let Some((index, item)) = self.item.filter(|_| references.item) {
-            document.insert("item".into(), read("the item", item)?);
-            document.insert("index".into(), i64::try_from(index).map_or(Val::Null, Val::Int));
+        if references.item {
+            let (item, index) = match self.item {
+                Some((index, item)) => {
+                    (read("the item", item)?, i64::try_from(index).map_or(Val::Null, Val::Int))
+                }
+                None => (self.local_value("item")?, self.local_value("index")?),
+            };
+            document.insert("item".into(), item);
+            document.insert("index".into(), index);
+        }
+        for name in &references.locals {
+            document.insert(Rc::from(*name), self.local_value(name)?);
         }
         Ok(Val::obj(document))
+    }
+
+    /// The text of a local; null where it is not there.
+    pub(crate) fn local(&self, name: &str) -> &'a [u8] {
+        self.locals.iter().find(|(known, _)| *known == name).map_or(NOTHING, |(_, text)| text_or_null(text))
+    }
+
+    fn local_value(&self, name: &str) -> Result<Val, Fault> {
+        read(&format!("`.{name}`"), self.local(name))
+    }
+
+    fn records(&self, references: &References) -> Result<Members, Fault> {
+        let mut steps = Members::new();
+        if !references.outer.is_empty() {
+            let outer = read("the steps around the block", self.local("outer"))?;
+            for id in &references.outer {
+                let record = outer.member(id).cloned();
+                steps.insert(Rc::from(&**id), record.unwrap_or_else(pending));
+            }
+        }
+        for (index, id) in references.named() {
+            steps.insert(Rc::from(id), self.step_value(index, id)?);
+        }
+        Ok(steps)
     }
 
     fn step_value(&self, index: u32, id: &str) -> Result<Val, Fault> {
@@ -86,15 +125,26 @@ impl<'a> Scope<'a> {
         ])))
     }
 
-    fn run_value(&self) -> Val {
+    fn run_value(&self) -> Result<Val, Fault> {
         let run = &self.run;
-        Val::obj(Members::from_iter([
+        let mut members = Members::from_iter([
             ("id".into(), Val::str(run.id)),
             ("workflow".into(), Val::str(run.workflow)),
             ("version".into(), Val::Int(run.version.into())),
             ("tenant".into(), run.tenant.map_or(Val::Null, Val::str)),
-        ]))
+        ]);
+        if let Some(state) = run.state {
+            members.insert("state".into(), Val::str(state));
+            members.insert("error".into(), read("the run's error", run.error.map_or(NOTHING, text_or_null))?);
+        }
+        Ok(Val::obj(members))
     }
+}
+
+/// The record of a step around a block that was not given.
+fn pending() -> Val {
+    let members = [("state", Val::str("pending")), ("output", Val::Null), ("error", Val::Null)];
+    Val::obj(members.into_iter().map(|(name, value)| (Rc::from(name), value)).collect())
 }
 
 /// An empty text, as a caller without a value has it, stands for null.

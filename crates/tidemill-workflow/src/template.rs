@@ -7,14 +7,17 @@
 mod braces;
 mod choice;
 mod compile;
+mod gate;
 mod text;
 
 use std::sync::Arc;
 
+pub use text::{TextPart, text_parts};
 pub(crate) use choice::Case;
-pub(crate) use compile::{Around, Complaint, compile, compile_condition};
+pub(crate) use compile::{Around, Complaint, Found, compile, compile_condition};
 
-use choice::{Choice, Chosen};
+use choice::Choice;
+pub(crate) use gate::Gate;
 
 use crate::expr::{ExprError, Fault, Filter, Limits, Val};
 use crate::scope::{Scope, text_or_null};
@@ -31,6 +34,10 @@ pub struct References {
     /// Indices of the steps whose records are read, sorted.
     pub steps: Vec<u32>,
     ids: Vec<Arc<str>>,
+    /// Names of the other locals that are read, sorted.
+    pub locals: Vec<&'static str>,
+    /// Ids of the steps around the block whose records are read, sorted: the local `outer` has them.
+    pub outer: Vec<Arc<str>>,
 }
 
 impl References {
@@ -39,16 +46,47 @@ impl References {
         self.steps.iter().copied().zip(self.ids.iter().map(AsRef::as_ref))
     }
 
-    fn add(&mut self, other: &Self) {
+    /// That of one step.
+    fn of_step(step: u32, id: Arc<str>) -> Self {
+        Self { steps: vec![step], ids: vec![id], ..Self::default() }
+    }
+
+    /// Those of locals by their names.
+    pub(crate) fn of_locals(names: &[&'static str]) -> Self {
+        let mut references = Self::default();
+        for name in names {
+            match *name {
+                "item" | "index" => references.item = true,
+                name => insert(&mut references.locals, name),
+            }
+        }
+        references
+    }
+
+    /// Whether something of what a block was given by its surroundings may be read.
+    #[must_use]
+    pub const fn reads_locals(&self) -> bool {
+        self.item || !self.locals.is_empty() || !self.outer.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
         self.input |= other.input;
         self.run |= other.run;
         self.item |= other.item;
+        other.locals.iter().for_each(|name| insert(&mut self.locals, *name));
+        other.outer.iter().for_each(|id| insert(&mut self.outer, Arc::clone(id)));
         for (step, id) in other.steps.iter().zip(&other.ids) {
             if let Err(at) = self.steps.binary_search(step) {
                 self.steps.insert(at, *step);
                 self.ids.insert(at, Arc::clone(id));
             }
         }
+    }
+}
+
+fn insert<T: Ord>(sorted: &mut Vec<T>, value: T) {
+    if let Err(at) = sorted.binary_search(&value) {
+        sorted.insert(at, value);
     }
 }
 
@@ -87,6 +125,7 @@ enum Splice {
     Output(u32),
     Error(u32),
     Item,
+    Local(&'static str),
 }
 
 impl Splice {
@@ -95,7 +134,8 @@ impl Splice {
             Self::Input => Some(scope.input),
             Self::Output(step) => scope.step(step).output,
             Self::Error(step) => scope.step(step).error,
-            Self::Item => scope.item.map(|(_, item)| item),
+            Self::Item => Some(scope.item.map_or_else(|| scope.local("item"), |(_, item)| item)),
+            Self::Local(name) => Some(scope.local(name)),
         };
         text_or_null(text.unwrap_or_default()).trim_ascii()
     }
@@ -142,8 +182,8 @@ impl Template {
 /// A condition: an expression that gives true or false.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {
-    /// That a switch chose the step.
-    chosen: Option<Chosen>,
+    /// What has to be so besides.
+    gates: Vec<Gate>,
     /// The author's condition; without one it is true.
     slot: Option<Slot>,
     references: References,
@@ -156,7 +196,7 @@ impl Expr {
         &self.references
     }
 
-    /// The text of the author's condition; there is none where only a switch decides.
+    /// The text of the author's condition; there is none where only switches and failures decide.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.slot.as_ref().map(|slot| slot.filter.source())
@@ -167,10 +207,10 @@ impl Expr {
     /// # Errors
     /// When it fails, reaches a limit or gives anything but true or false.
     pub fn is_true(&self, scope: &Scope<'_>, limits: &Limits) -> Result<bool, ExprError> {
-        if let Some(chosen) = &self.chosen
-            && !chosen.is_met(scope)?
-        {
-            return Ok(false);
+        for gate in &self.gates {
+            if !gate.is_open(scope)? {
+                return Ok(false);
+            }
         }
         let Some(slot) = &self.slot else { return Ok(true) };
         let document = scope.document(&slot.references).map_err(|fault| slot.filter.error(fault))?;

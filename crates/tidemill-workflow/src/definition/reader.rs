@@ -52,6 +52,11 @@ fn definition(reader: &mut Reader<'_>, fields: &Fields<'_>, root: &Arc<Node>, fi
             .optional(fields, "retention_ms", |reader, node| reader.number(node, 0, fields::MAX_MS)),
         steps: reader.required(fields, "steps", steps).unwrap_or_default(),
         output: reader.optional(fields, "output", |_, node| Some(node.to_value())),
+        finally: Vec::new(),
+        labels: Vec::new(),
+        group: None,
+        budget: None,
+        mode: None,
         origin: Origin { file: file.into(), root: Arc::clone(root) },
     }
 }

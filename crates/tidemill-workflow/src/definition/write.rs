@@ -50,6 +50,7 @@ fn step(step: &StepDefinition) -> Value {
             out.set("switch", Some(switch(choice)));
             out.set("match", (choice.pick == Pick::All).then_some("all"));
         }
+        _ => {}
     }
     out.set("needs", (!step.needs.is_empty()).then(|| step.needs.clone()));
     out.set("join", join(step.join));
@@ -80,7 +81,7 @@ fn for_each(for_each: &ForEachDefinition) -> Value {
     let mut out = Object::default();
     out.set("items", Some(for_each.items.clone()));
     out.set("concurrency", for_each.concurrency);
-    out.set("tolerate", for_each.tolerate);
+    
     Value::Object(out.0)
 }
 

@@ -9,8 +9,10 @@ use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Def, Pattern, Term};
 use jaq_core::path::{Opt, Part};
 
-/// Members of the context that an expression can read.
+/// Members of the context that an expression can read anywhere, as far as `for_each` allows.
 pub(crate) const CONTEXT: [&str; 5] = ["input", "steps", "run", "item", "index"];
+/// Members of the context that there are in some places only.
+pub(crate) const PLACED: [&str; 4] = ["feedback", "iteration", "output", "previous"];
 
 /// What an expression reads of its context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +21,13 @@ pub(crate) struct Uses {
     pub(crate) item: bool,
     /// `.item` or `.index` is named, where `.` is surely the context.
     pub(crate) certain_item: bool,
+    /// Members of [`PLACED`] that may be read.
+    pub(crate) placed: BTreeSet<&'static str>,
+    /// Those of them that are named where `.` is surely the context.
+    pub(crate) certain_placed: BTreeSet<&'static str>,
     pub(crate) run: bool,
+    /// Members of the run read by name.
+    pub(crate) of_run: BTreeSet<String>,
     /// Every step that could be in scope, because the syntax does not show which.
     pub(crate) all_steps: bool,
     /// Steps read by name.
@@ -150,6 +158,7 @@ impl<'s> Walk<'s> {
         if dot != Dot::Inside {
             self.uses.input = true;
             self.uses.item = true;
+            self.uses.placed.extend(PLACED);
             self.uses.run = true;
             self.uses.all_steps = true;
         }
@@ -287,10 +296,18 @@ impl<'s> Walk<'s> {
         }
         match (name, second) {
             ("input", _) => self.uses.input = true,
-            ("run", _) => self.uses.run = true,
+            ("run", member) => {
+                self.uses.run = true;
+                self.uses.of_run.extend(member.filter(|_| dot == Dot::Context).map(str::to_owned));
+            }
             ("item" | "index", _) => {
                 self.uses.item = true;
                 self.uses.certain_item |= dot == Dot::Context;
+            }
+            (name, _) if PLACED.contains(&name) => {
+                let known = PLACED.into_iter().find(|known| *known == name);
+                self.uses.placed.extend(known);
+                self.uses.certain_placed.extend(known.filter(|_| dot == Dot::Context));
             }
             ("steps", Some(step)) if dot == Dot::Context => {
                 self.uses.steps.insert(step.to_owned());

@@ -61,6 +61,14 @@ impl Val {
     }
 
     /// An object; charged by its size, refused when nested too deep.
+    /// A member, if it is an object that has it.
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Obj(object) => object.members.get(name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn obj(members: Members) -> Self {
         meter::charge(8 + 4 * members.len() as u64);
         let depth = meter::nest(members.values().map(Self::depth).max().unwrap_or(0));

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::graph::{Graph, Spot};
+use super::graph::Graph;
+use super::spot::{Locals, Spot};
 use super::switch::Choices;
-use super::{Action, Finish, ForEach, Plan, PlanStep, ToolCatalog};
+use super::{Action, Finish, ForEach, Plan, PlanStep, Tolerance, ToolCatalog};
 use crate::definition::{ActionDefinition, Definition, Join, OnError, Origin, StepDefinition};
 use crate::nearest::nearest;
 use crate::problem::{Problem, ProblemCode, Problems};
 use crate::schema::Schema;
 use crate::source::{Segment, path_text};
-use crate::template::{self, Complaint, Expr, Template};
+use crate::template::{self, Complaint, Expr, Gate, Template};
 
 /// Items that `for_each` runs at once where the definition does not say.
 const CONCURRENCY: u32 = 10;
@@ -114,11 +115,21 @@ impl<'c> Compiler<'c> {
             retention_ms: definition.retention_ms,
             steps,
             finish,
+            block: None,
+            labels: Vec::new(),
+            group: None,
+            budget: None,
+            mode: None,
+            waits: false,
+            finally: Vec::new(),
+            main: u32::try_from(definition.steps.len()).unwrap_or(u32::MAX),
+            blocks: HashMap::new(),
             input_schema,
             roots: ends(&graph.needs),
             sinks,
             dependents: graph.dependents,
             index: graph.index,
+            in_order: std::sync::OnceLock::new(),
         }
     }
 
@@ -187,32 +198,33 @@ impl<'c> Compiler<'c> {
 
     fn step(&mut self, graph: &Graph, choices: &Choices, (at, step): (usize, &StepDefinition)) -> PlanStep {
         let index = u32::try_from(at).unwrap_or(u32::MAX);
-        let mut spot = Spot::of_step(graph, index);
+        let spot = Spot::of_step(graph, index, None);
         let mut complaints = Vec::new();
         let condition =
-            step.when.as_ref().and_then(|when| template::compile_condition(when, &mut spot, &mut complaints));
+            step.when.as_ref().and_then(|when| template::compile_condition(when, &spot, &mut complaints));
         self.complaints(&step_path(at, "when"), complaints);
         let id = graph.id(index);
         let chosen_by = choices.of(index);
         let when = match chosen_by {
-            Some(by) => Some(Expr::chosen((by.switch, graph.id(by.switch)), Arc::clone(&id), condition)),
+            Some(by) => Expr::behind(vec![Gate::Chosen { switch: (by.switch, graph.id(by.switch)), step: Arc::clone(&id) }], condition),
             None => condition,
         };
         let for_each = step.for_each.as_ref().map(|for_each| {
-            let items = self.template(&for_each.items, &mut spot, &items_path(self.origin, at));
+            let items = self.template(&for_each.items, &spot, &items_path(self.origin, at));
             let concurrency = for_each.concurrency.unwrap_or(CONCURRENCY);
-            ForEach { items, concurrency, tolerate: for_each.tolerate.unwrap_or(0) }
+            ForEach { items, concurrency, batch: 0, tolerate: for_each.tolerate.unwrap_or(Tolerance::Count(0)) }
         });
-        spot.set_item(for_each.is_some());
+        let spot = spot.with(Locals { item: for_each.is_some(), ..Locals::default() });
         let (action, with) = match &step.action {
             ActionDefinition::Tool { tool, with } => {
                 let before = self.problems.len();
-                let with = self.template(with, &mut spot, &step_path(at, "with"));
+                let with = self.template(with, &spot, &step_path(at, "with"));
                 // what did not compile stands in it as null, which nobody wrote
                 self.tool(at, tool, Some(&with).filter(|_| self.problems.len() == before));
                 (Action::Tool { tool: tool.as_str().into() }, with)
             }
-            ActionDefinition::Switch(switch) => (Action::Decide, self.switch(at, switch, &mut spot)),
+            ActionDefinition::Switch(switch) => (Action::Decide, self.switch(at, switch, &spot)),
+            _ => (Action::Decide, Template::choosing(Vec::new(), &[], false)),
         };
         PlanStep {
             id,
@@ -221,16 +233,23 @@ impl<'c> Compiler<'c> {
             join: step.join,
             when,
             chosen_by,
+            rescues: Vec::new(),
             with,
             for_each,
             retry: step.retry.clone(),
             timeout_ms: step.timeout_ms,
             continue_on_error: step.on_error == OnError::Continue,
+            compensate_on_error: false,
             queue: step.queue.clone(),
+            repeat: None,
+            then_wait: None,
+            undo: None,
+            after: None,
+            one_at_a_time: false,
         }
     }
 
-    fn template(&mut self, value: &Value, spot: &mut Spot<'_>, path: &[Segment]) -> Template {
+    fn template(&mut self, value: &Value, spot: &Spot<'_>, path: &[Segment]) -> Template {
         let mut complaints = Vec::new();
         let template = template::compile(value, spot, &mut complaints);
         self.complaints(path, complaints);
@@ -273,14 +292,14 @@ impl<'c> Compiler<'c> {
         match (output, sinks) {
             (None, [sink]) => Finish::Sink(*sink),
             (Some(output), _) => {
-                Finish::Evaluate(self.template(output, &mut Spot::of_output(graph), &[name("output")]))
+                Finish::Evaluate(self.template(output, &Spot::of_output(graph, u32::MAX, None), &[name("output")]))
             }
             (None, sinks) => {
                 let ids = sinks.iter().filter_map(|sink| graph.ids.get(*sink as usize));
                 let members =
                     ids.map(|id| (id.to_string(), Value::from(format!("${{ .steps[\"{id}\"].output }}"))));
                 let output = Value::Object(members.collect::<Map<_, _>>());
-                Finish::Evaluate(self.template(&output, &mut Spot::of_output(graph), &[name("output")]))
+                Finish::Evaluate(self.template(&output, &Spot::of_output(graph, u32::MAX, None), &[name("output")]))
             }
         }
     }

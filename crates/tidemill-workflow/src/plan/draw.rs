@@ -1,7 +1,8 @@
 //! A plan as a picture: Mermaid and DOT text.
 
-use super::{Action, Plan, PlanStep};
+use super::{Action, Child, Plan, PlanStep};
 use crate::definition::Join;
+use crate::orchestrate::ChildTarget;
 
 impl Plan {
     /// A Mermaid flowchart.
@@ -9,7 +10,7 @@ impl Plan {
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart TD\n");
         for (at, step) in self.steps.iter().enumerate() {
-            let (open, close) = if step.action == Action::Decide { ("{", "}") } else { ("[", "]") };
+            let (open, close) = if matches!(step.action, Action::Decide) { ("{", "}") } else { ("[", "]") };
             line(&mut text, format_args!("    n{at}{open}\"{}\"{close}", label(step, "<br/>")));
         }
         for (at, step) in self.steps.iter().enumerate() {
@@ -27,7 +28,7 @@ impl Plan {
         line(&mut text, format_args!("digraph \"{} v{}\" {{", self.name, self.version));
         line(&mut text, format_args!("    rankdir=LR; node [shape=box];"));
         for (at, step) in self.steps.iter().enumerate() {
-            let shape = if step.action == Action::Decide { ", shape=diamond" } else { "" };
+            let shape = if matches!(step.action, Action::Decide) { ", shape=diamond" } else { "" };
             line(&mut text, format_args!("    n{at} [label=\"{}\"{shape}];", label(step, "\\n")));
         }
         for (at, step) in self.steps.iter().enumerate() {
@@ -51,8 +52,9 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 /// Ids and tool names are of letters, digits and `.-_/@`: nothing that needs an escape.
 fn label(step: &PlanStep, line_break: &str) -> String {
     let action = match &step.action {
-        Action::Tool { tool } => tool,
-        Action::Decide => "switch",
+        Action::Tool { tool } => &**tool,
+        Action::Child(Child { target: ChildTarget::Workflow(workflow), .. }) => workflow,
+        other => other.kind(),
     };
     let mut label = format!("{}{line_break}{action}", step.id);
     if step.for_each.is_some() {

@@ -1,10 +1,9 @@
-//! Who needs whom: roots, sinks, circles, and what lies upstream of a step.
+//! Who needs whom: circles, and what lies upstream of a step.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::nearest::nearest;
-use crate::template::Around;
 
 /// Steps by index, with edges both ways.
 #[derive(Debug, Default)]
@@ -104,7 +103,7 @@ impl Graph {
     }
 
     /// All steps that a step waits for, directly or not.
-    fn ancestors(&self, step: u32) -> HashSet<u32> {
+    pub(super) fn ancestors(&self, step: u32) -> HashSet<u32> {
         let mut found = HashSet::new();
         let mut open = self.needs_of(step).to_vec();
         while let Some(step) = open.pop() {
@@ -113,62 +112,5 @@ impl Graph {
             }
         }
         found
-    }
-}
-
-/// The place of an expression: a step's, or the workflow's own output, which all steps lie upstream of.
-pub(super) struct Spot<'g> {
-    graph: &'g Graph,
-    step: Option<u32>,
-    has_item: bool,
-    /// Found when first asked for something that is no direct need.
-    ancestors: Option<HashSet<u32>>,
-}
-
-impl<'g> Spot<'g> {
-    pub(super) const fn of_step(graph: &'g Graph, step: u32) -> Self {
-        Self { graph, step: Some(step), has_item: false, ancestors: None }
-    }
-
-    pub(super) const fn of_output(graph: &'g Graph) -> Self {
-        Self { graph, step: None, has_item: false, ancestors: None }
-    }
-
-    pub(super) const fn set_item(&mut self, has_item: bool) {
-        self.has_item = has_item;
-    }
-}
-
-impl Around for Spot<'_> {
-    fn step(&self, id: &str) -> Option<(u32, Arc<str>)> {
-        self.graph.index.get_key_value(id).map(|(id, step)| (*step, Arc::clone(id)))
-    }
-
-    fn is_upstream(&mut self, step: u32) -> bool {
-        let Some(own) = self.step else { return true };
-        if self.graph.needs_of(own).contains(&step) {
-            return true;
-        }
-        let graph = self.graph;
-        self.ancestors.get_or_insert_with(|| graph.ancestors(own)).contains(&step)
-    }
-
-    fn upstream(&mut self) -> Vec<(u32, Arc<str>)> {
-        let graph = self.graph;
-        match self.step {
-            None => (0..).zip(graph.ids.iter().cloned()).collect(),
-            Some(own) => {
-                let ancestors = self.ancestors.get_or_insert_with(|| graph.ancestors(own));
-                ancestors.iter().map(|step| (*step, graph.id(*step))).collect()
-            }
-        }
-    }
-
-    fn ids(&self) -> Vec<Arc<str>> {
-        self.graph.ids.clone()
-    }
-
-    fn has_item(&self) -> bool {
-        self.has_item
     }
 }

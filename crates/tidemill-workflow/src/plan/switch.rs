@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::ChosenBy;
 use super::compile::{Compiler, step_path};
-use super::graph::{Graph, Spot};
+use super::graph::Graph;
+use super::spot::Spot;
 use crate::definition::{ActionDefinition, Definition, Join, Pick, StepDefinition, SwitchDefinition};
 use crate::problem::ProblemCode;
 use crate::source::Segment;
@@ -25,7 +26,7 @@ impl Choices {
 fn switches(definition: &Definition) -> impl Iterator<Item = (u32, &SwitchDefinition)> {
     (0_u32..).zip(&definition.steps).filter_map(|(at, step)| match &step.action {
         ActionDefinition::Switch(switch) => Some((at, switch)),
-        ActionDefinition::Tool { .. } => None,
+        _ => None,
     })
 }
 
@@ -110,7 +111,7 @@ impl Compiler<'_> {
             let step = definition.steps.get(switch as usize);
             step.is_some_and(|step| match &step.action {
                 ActionDefinition::Switch(switch) => switch.pick == Pick::First,
-                ActionDefinition::Tool { .. } => false,
+                _ => false,
             })
         };
         let mut free = 0;
@@ -132,7 +133,7 @@ impl Compiler<'_> {
     }
 
     /// The template of what a switch chooses.
-    pub(super) fn switch(&mut self, at: usize, switch: &SwitchDefinition, spot: &mut Spot<'_>) -> Template {
+    pub(super) fn switch(&mut self, at: usize, switch: &SwitchDefinition, spot: &Spot<'_>) -> Template {
         let mut cases = Vec::with_capacity(switch.cases.len());
         let mut always: Option<usize> = None;
         for (number, case) in switch.cases.iter().enumerate() {

@@ -10,7 +10,7 @@ const PARTS: usize = 100;
 /// What a step has.
 const OF_STEP: [&str; 3] = ["output", "state", "error"];
 /// What a run has.
-const OF_RUN: [&str; 4] = ["id", "workflow", "version", "tenant"];
+const OF_RUN: [&str; 6] = ["id", "workflow", "version", "tenant", "state", "error"];
 
 /// What stands between `{{` and `}}`.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,12 +44,13 @@ struct Wrong {
     message: String,
 }
 
-/// Reads what `text` starts with, which is `{{`, and how many bytes of it that is.
+/// Reads what `text` starts with, which is `{{`, and how many bytes of it that is. Besides what there is everywhere, a path may
+/// start with one of `placed`.
 ///
 /// # Errors
 /// What is wrong with something that can only be meant as a path.
-pub(super) fn read(text: &str) -> Result<(Braces, usize), String> {
-    let mut cursor = Cursor { text, at: 2 };
+pub(super) fn read(text: &str, placed: &[&'static str]) -> Result<(Braces, usize), String> {
+    let mut cursor = Cursor { text, at: 2, placed };
     let braces = cursor.braces().map_err(|wrong| {
         let end = text.find("}}").map_or(text.len(), |end| end + 2);
         let shown: String = text.get(..end).unwrap_or(text).chars().take(60).collect();
@@ -72,9 +73,19 @@ pub(super) fn stranger(text: &str) -> String {
 struct Cursor<'t> {
     text: &'t str,
     at: usize,
+    placed: &'t [&'static str],
 }
 
 impl<'t> Cursor<'t> {
+    fn roots(&self) -> impl Iterator<Item = &'static str> {
+        CONTEXT.into_iter().chain(self.placed.iter().copied())
+    }
+
+    /// The root that is one letter off.
+    fn near(&self, name: &str) -> Option<&'static str> {
+        self.roots().find(|root| strsim::damerau_levenshtein(name, root) == 1)
+    }
+
     fn rest(&self) -> &'t str {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -105,8 +116,8 @@ impl<'t> Cursor<'t> {
         self.eats(".");
         let start = self.at;
         let Some(name) = self.name() else { return Ok(Braces::Foreign) };
-        let Some(root) = CONTEXT.into_iter().find(|root| *root == name) else {
-            return match near(name).filter(|_| self.rest().starts_with(['.', '['])) {
+        let Some(root) = self.roots().find(|root| *root == name) else {
+            return match self.near(name).filter(|_| self.rest().starts_with(['.', '['])) {
                 Some(near) => {
                     let message = format!("there is no `{name}`; did you mean `{near}`?");
                     Err(Wrong { at: start, message })
@@ -215,11 +226,6 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// The root that is one letter off.
-fn near(name: &str) -> Option<&'static str> {
-    CONTEXT.into_iter().find(|root| strsim::damerau_levenshtein(name, root) == 1)
-}
-
 /// Why there can be nothing at this key, the `depth`th below the root.
 fn misfit(root: &str, depth: usize, key: &Key) -> Option<String> {
     let one_of = |known: &[&str]| known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -231,7 +237,7 @@ fn misfit(root: &str, depth: usize, key: &Key) -> Option<String> {
         }
         ("run", 0, Key::Name(name)) if OF_RUN.contains(&name.as_str()) => None,
         ("run", 0, _) => Some(format!("a run has {}", one_of(&OF_RUN))),
-        ("index", 0, _) => Some("`index` is a number and has nothing below it".to_owned()),
+        ("index" | "iteration", 0, _) => Some(format!("`{root}` is a number and has nothing below it")),
         _ => None,
     }
 }
@@ -291,6 +297,10 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(text: &str) -> Result<(Braces, usize), String> {
+        super::read(text, &[])
+    }
 
     fn jq(text: &str) -> String {
         match read(text) {

@@ -1,16 +1,11 @@
-//! What a switch chooses, and whether it chose a step.
+//! What a switch chooses.
 //!
 //! The output of a switch is `{"chosen": [ids of steps]}`.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Expr, Piece, References, Renderer, Slot, Template};
-use crate::expr::{ExprError, Fault};
-use crate::scope::Scope;
+use crate::expr::ExprError;
 
 /// A condition with what it chooses.
 pub(crate) struct Case {
@@ -77,52 +72,5 @@ impl Choice {
         }
         renderer.push(b"]}");
         renderer.check("switch")
-    }
-}
-
-/// That a switch chose a step.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Chosen {
-    switch: u32,
-    switch_id: Arc<str>,
-    step: Arc<str>,
-}
-
-#[derive(Deserialize)]
-struct Output<'o> {
-    #[serde(borrow)]
-    chosen: Vec<Cow<'o, str>>,
-}
-
-impl Expr {
-    /// The condition of a step that a switch chooses, with the author's own, if any.
-    pub(crate) fn chosen(
-        (switch, switch_id): (u32, Arc<str>),
-        step: Arc<str>,
-        condition: Option<Self>,
-    ) -> Self {
-        let mut references = condition.as_ref().map(|own| own.references.clone()).unwrap_or_default();
-        references.add(&References {
-            steps: vec![switch],
-            ids: vec![Arc::clone(&switch_id)],
-            ..References::default()
-        });
-        let chosen = Some(Chosen { switch, switch_id, step });
-        Self { chosen, slot: condition.and_then(|own| own.slot), references }
-    }
-}
-
-impl Chosen {
-    /// A switch without an output, because it was skipped or failed, chose nothing.
-    pub(super) fn is_met(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {
-        let Some(output) = scope.step(self.switch).output.filter(|output| !output.is_empty()) else {
-            return Ok(false);
-        };
-        let output: Option<Output<'_>> = serde_json::from_slice(output).map_err(|error| {
-            let what = format!("the output of the switch `{}`", self.switch_id);
-            let reason = error.to_string();
-            ExprError::new("switch", Fault::BadScope { what, reason })
-        })?;
-        Ok(output.is_some_and(|output| output.chosen.iter().any(|id| **id == *self.step)))
     }
 }

@@ -6,24 +6,35 @@ use serde_json::Value;
 
 use super::braces::Path;
 use super::text::{Part, is_plain, parts};
-use super::{Expr, Piece, References, Slot, Splice, Template};
-use crate::expr::{CONTEXT, Filter, Uses};
+use super::{Expr, Piece, References, Slot, Splice, Template, insert};
+use crate::expr::{CONTEXT, Filter, PLACED, Uses};
 use crate::nearest::nearest;
 use crate::problem::ProblemCode;
 use crate::source::Segment;
 
 /// What an expression stands amid.
 pub(crate) trait Around {
-    /// The index and the id of a step.
-    fn step(&self, id: &str) -> Option<(u32, Arc<str>)>;
+    /// A step.
+    fn step(&self, id: &str) -> Option<Found>;
     /// Whether the step has surely ended, or been passed by, when the expression is evaluated.
-    fn is_upstream(&mut self, step: u32) -> bool;
+    fn is_upstream(&self, step: &Found) -> bool;
     /// All such steps.
-    fn upstream(&mut self) -> Vec<(u32, Arc<str>)>;
+    fn upstream(&self) -> Vec<Found>;
     /// Ids of all steps, for suggestions.
     fn ids(&self) -> Vec<Arc<str>>;
-    /// Whether `.item` and `.index` exist.
-    fn has_item(&self) -> bool;
+    /// Whether this name of [`LOCALS`](crate::LOCALS) exists.
+    fn has(&self, local: &str) -> bool;
+    /// Whether it is evaluated when the end of the run has been decided.
+    fn is_closing(&self) -> bool;
+}
+
+/// A step that an expression may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// One of the same plan.
+    Own(u32, Arc<str>),
+    /// One around the block.
+    Outer(Arc<str>),
 }
 
 /// A problem, with the path below the value that was compiled.
@@ -34,14 +45,8 @@ pub(crate) struct Complaint {
 }
 
 /// Compiles a value; complaints are added to `complaints`, and what they are about renders as null.
-pub(crate) fn compile(value: &Value, around: &mut dyn Around, complaints: &mut Vec<Complaint>) -> Template {
-    let mut builder = Builder {
-        around,
-        complaints,
-        path: Vec::new(),
-        pieces: Vec::new(),
-        references: References::default(),
-    };
+pub(crate) fn compile(value: &Value, around: &dyn Around, complaints: &mut Vec<Complaint>) -> Template {
+    let mut builder = Builder::new(around, complaints);
     builder.value(value);
     Template { pieces: builder.pieces, references: builder.references }
 }
@@ -49,19 +54,13 @@ pub(crate) fn compile(value: &Value, around: &mut dyn Around, complaints: &mut V
 /// Compiles a condition: one `${ … }` or `{{ … }}`, or a constant boolean.
 pub(crate) fn compile_condition(
     value: &Value,
-    around: &mut dyn Around,
+    around: &dyn Around,
     complaints: &mut Vec<Complaint>,
 ) -> Option<Expr> {
-    let mut builder = Builder {
-        around,
-        complaints,
-        path: Vec::new(),
-        pieces: Vec::new(),
-        references: References::default(),
-    };
+    let mut builder = Builder::new(around, complaints);
     let slot = match value {
         Value::Bool(constant) => builder.slot(if *constant { "true" } else { "false" }),
-        Value::String(text) => match split(text).as_deref() {
+        Value::String(text) => match split(text, &builder.placed.clone()).as_deref() {
             Ok([Part::Expression(expression)]) => builder.slot(expression),
             Ok([Part::Path(path)]) => builder.path(path, false),
             Ok(_) => {
@@ -84,30 +83,38 @@ pub(crate) fn compile_condition(
             None
         }
     };
-    slot.map(|slot| Expr { chosen: None, references: slot.references.clone(), slot: Some(slot) })
+    slot.map(|slot| Expr { gates: Vec::new(), references: slot.references.clone(), slot: Some(slot) })
 }
 
 /// The parts of a string. A line break after its only expression, as a YAML block leaves it, does not count.
-fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
+fn split<'t>(text: &'t str, placed: &'t [&'static str]) -> Result<Vec<Part<'t>>, String> {
     let trimmed = text.trim_end_matches(['\n', '\r']);
     if trimmed.len() < text.len() && trimmed.starts_with(['$', '{']) {
-        let parts = parts(trimmed)?;
+        let parts = parts(trimmed, placed)?;
         if let [Part::Expression(_) | Part::Path(_)] = parts.as_slice() {
             return Ok(parts);
         }
     }
-    parts(text)
+    parts(text, placed)
 }
 
 struct Builder<'b> {
-    around: &'b mut dyn Around,
+    around: &'b dyn Around,
     complaints: &'b mut Vec<Complaint>,
     path: Vec<Segment>,
     pieces: Vec<Piece>,
     references: References,
+    /// Names that there are here, and not everywhere.
+    placed: Vec<&'static str>,
 }
 
-impl Builder<'_> {
+impl<'b> Builder<'b> {
+    fn new(around: &'b dyn Around, complaints: &'b mut Vec<Complaint>) -> Self {
+        let placed = PLACED.into_iter().filter(|name| around.has(name)).collect();
+        let (path, pieces, references) = (Vec::new(), Vec::new(), References::default());
+        Self { around, complaints, path, pieces, references, placed }
+    }
+
     fn complain(&mut self, code: ProblemCode, message: String) {
         self.complaints.push(Complaint { path: self.path.clone(), code, message });
     }
@@ -149,7 +156,7 @@ impl Builder<'_> {
         if is_plain(text) {
             return self.json(&Value::from(text).to_string());
         }
-        let slot = match split(text).as_deref() {
+        let slot = match split(text, &self.placed.clone()).as_deref() {
             Ok([Part::Expression(expression)]) => self.slot(expression),
             Ok([Part::Path(path)]) => self.path(path, false),
             Ok(parts) => return self.interpolated(parts),
@@ -223,22 +230,9 @@ impl Builder<'_> {
     }
 
     fn references_of(&mut self, uses: &Uses) -> References {
-        for name in &uses.unknown {
-            let hint = nearest(name, CONTEXT.into_iter())
-                .map_or_else(String::new, |near| format!("; did you mean `.{near}`?"));
-            let known = "`.input`, `.steps`, `.run`, and in for_each `.item` and `.index`";
-            self.complain(
-                ProblemCode::BadExpression,
-                format!("there is no `.{name}`{hint} An expression sees {known}"),
-            );
-        }
-        if uses.certain_item && !self.around.has_item() {
-            self.complain(
-                ProblemCode::BadExpression,
-                "`.item` and `.index` do not exist outside of `for_each`".to_owned(),
-            );
-        }
-        let mut steps = Vec::new();
+        self.unknown(uses);
+        self.misplaced(uses);
+        let mut found = Vec::new();
         for id in &uses.steps {
             match self.around.step(id) {
                 None => {
@@ -250,29 +244,84 @@ impl Builder<'_> {
                         format!("there is no step `{id}`{hint}"),
                     );
                 }
-                Some((step, _)) if !self.around.is_upstream(step) => {
+                Some(step) if !self.around.is_upstream(&step) => {
                     let message = format!("step `{id}` need not have ended by then; add it to `needs`");
                     self.complain(ProblemCode::NotUpstream, message);
                 }
-                Some(step) => steps.push(step),
+                Some(step) => found.push(step),
             }
         }
         if uses.all_steps {
-            steps = self.around.upstream();
+            found = self.around.upstream();
         }
-        steps.sort_unstable_by_key(|(step, _)| *step);
-        steps.dedup_by_key(|(step, _)| *step);
-        let (steps, ids) = steps.into_iter().unzip();
-        References { input: uses.input, run: uses.run, item: uses.item && self.around.has_item(), steps, ids }
+        let item = uses.item && self.around.has("item");
+        let locals = uses.placed.iter().copied().filter(|name| self.around.has(name)).collect();
+        let mut references =
+            References { input: uses.input, run: uses.run, item, locals, ..References::default() };
+        for step in found {
+            match step {
+                Found::Own(step, id) => references.add(&References::of_step(step, id)),
+                Found::Outer(id) => insert(&mut references.outer, id),
+            }
+        }
+        references
+    }
+
+    /// Members of the context that there are nowhere.
+    fn unknown(&mut self, uses: &Uses) {
+        for name in &uses.unknown {
+            let names = CONTEXT.into_iter().chain(self.placed.iter().copied());
+            let hint = nearest(name, names)
+                .map_or_else(|| ".".to_owned(), |near| format!("; did you mean `.{near}`?"));
+            let mut known = "`.input`, `.steps`, `.run`, and in for_each `.item` and `.index`".to_owned();
+            for name in &self.placed {
+                known.push_str(&format!(", here `.{name}`"));
+            }
+            self.complain(
+                ProblemCode::BadExpression,
+                format!("there is no `.{name}`{hint} An expression sees {known}"),
+            );
+        }
+    }
+
+    /// Members of the context that there are elsewhere.
+    fn misplaced(&mut self, uses: &Uses) {
+        if uses.certain_item && !self.around.has("item") {
+            self.complain(
+                ProblemCode::BadExpression,
+                "`.item` and `.index` do not exist outside of `for_each`".to_owned(),
+            );
+        }
+        for name in uses.certain_placed.iter().filter(|name| !self.around.has(name)) {
+            let place = match *name {
+                "feedback" => "in the step that an approval is `of`, and in its prompt and reminder",
+                "output" => {
+                    "in `while` and `until` of `repeat`, and in the `wait` of a step with a tool; elsewhere it is                      `.steps.ID.output`"
+                }
+                _ => "in a step with `repeat`, and in the step that an approval is `of`",
+            };
+            self.complain(ProblemCode::BadExpression, format!("`.{name}` exists only {place}"));
+        }
+        if !self.around.is_closing()
+            && let Some(name) = ["state", "error"].into_iter().find(|name| uses.of_run.contains(*name))
+        {
+            let message = format!("`.run.{name}` exists only in `compensate` and `finally`");
+            self.complain(ProblemCode::BadExpression, message);
+        }
     }
 
     fn splice(&self, path: &[String]) -> Option<Splice> {
+        let own = |id: &str| match self.around.step(id) {
+            Some(Found::Own(step, _)) => Some(step),
+            _ => None,
+        };
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["input"] => Some(Splice::Input),
-            ["item"] if self.around.has_item() => Some(Splice::Item),
-            ["steps", id, "output"] => self.around.step(id).map(|(step, _)| Splice::Output(step)),
-            ["steps", id, "error"] => self.around.step(id).map(|(step, _)| Splice::Error(step)),
+            ["item"] if self.around.has("item") => Some(Splice::Item),
+            ["steps", id, "output"] => own(id).map(Splice::Output),
+            ["steps", id, "error"] => own(id).map(Splice::Error),
+            [name] => self.placed.iter().find(|placed| *placed == name).copied().map(Splice::Local),
             _ => None,
         }
     }

@@ -19,9 +19,10 @@ pub(super) fn is_plain(text: &str) -> bool {
 ///
 /// Whether `{{ … }}` is ours shows in the string alone, never in the tool that it is for: a definition means the same to
 /// all who read it. So a string is ours or not as a whole. It is if one of its braces holds a path of ours, and then all
-/// must; other strings keep their braces, as templates of tools do, and so does one with `{%`.
-pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
-    let mut split = Split { with_braces: !text.contains("{%"), ..Split::default() };
+/// must; other strings keep their braces, as templates of tools do, and so does one with `{%`. Paths of ours start with
+/// what there is everywhere, or with one of `placed`.
+pub(super) fn parts<'t>(text: &'t str, placed: &'t [&'static str]) -> Result<Vec<Part<'t>>, String> {
+    let mut split = Split { with_braces: !text.contains("{%"), placed, ..Split::default() };
     let mut rest = text;
     while let Some(at) = split.next(rest) {
         let (before, tail) = rest.split_at(at);
@@ -35,6 +36,44 @@ pub(super) fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
     split.finish()
 }
 
+/// A part of a string with expressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextPart<'t> {
+    /// Text, of which `$${` stands for `${`.
+    Text(&'t str),
+    /// The inside of `${ … }`.
+    Expression(&'t str),
+}
+
+/// Splits a string at its `${ … }`, and at nothing else.
+///
+/// # Errors
+/// An expression is empty or has no end; the sentence says so.
+pub fn text_parts(text: &str) -> Result<Vec<TextPart<'_>>, String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(at) = rest.get(from..).and_then(|tail| tail.find("${")).map(|at| at + from) {
+        if rest.get(..at).is_some_and(|before| before.ends_with('$')) {
+            from = at + 2;
+            continue;
+        }
+        let (before, tail) = rest.split_at(at);
+        let mut split = Split::default();
+        let after = split.expression("", tail)?;
+        if !before.is_empty() {
+            parts.push(TextPart::Text(before));
+        }
+        let length = tail.len() - after.len();
+        parts.push(TextPart::Expression(tail.get(2..length - 1).unwrap_or_default()));
+        (rest, from) = (after, 0);
+    }
+    if !rest.is_empty() {
+        parts.push(TextPart::Text(rest));
+    }
+    Ok(parts)
+}
+
 /// The parts found so far.
 #[derive(Default)]
 struct Split<'t> {
@@ -42,6 +81,7 @@ struct Split<'t> {
     /// Text since the last of them.
     plain: String,
     with_braces: bool,
+    placed: &'t [&'static str],
     /// A `{{` of ours was found.
     is_ours: bool,
     /// The first `{{` of somebody else.
@@ -86,7 +126,7 @@ impl<'t> Split<'t> {
     /// Takes what `tail` starts with, `{{ … }}`, and gives what is left.
     fn braces(&mut self, before: &str, tail: &'t str) -> Result<&'t str, String> {
         self.plain.push_str(before);
-        let (braces, end) = braces::read(tail)?;
+        let (braces, end) = braces::read(tail, self.placed)?;
         match braces {
             Braces::Path(path) => {
                 self.is_ours = true;
@@ -163,6 +203,10 @@ fn expression_end(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
+        super::parts(text, &[])
+    }
+
     fn texts(text: &str) -> Vec<Part<'_>> {
         parts(text).unwrap()
     }
@@ -181,6 +225,18 @@ mod tests {
             texts("a ${ .b } c"),
             [Part::Text("a ".into()), Part::Expression(" .b "), Part::Text(" c".into())]
         );
+    }
+
+    #[test]
+    fn parts_without_braces_leave_braces_alone() {
+        use TextPart::{Expression, Text};
+        assert_eq!(text_parts("${ .a }").unwrap(), [Expression(" .a ")]);
+        assert_eq!(
+            text_parts("{{ x }} ${ \"}\" } $${ b } ${.c}!").unwrap(),
+            [Text("{{ x }} "), Expression(" \"}\" "), Text(" $${ b } "), Expression(".c"), Text("!")]
+        );
+        assert!(text_parts("${}").is_err());
+        assert!(text_parts("a ${ b").is_err());
     }
 
     #[test]

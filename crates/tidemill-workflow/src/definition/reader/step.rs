@@ -57,6 +57,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<StepDefinitio
         retry: reader.optional(&fields, "retry", retry).unwrap_or_default(),
         timeout_ms: reader.optional(&fields, "timeout_ms", Reader::milliseconds),
         on_error: on_error(reader, &fields),
+        repeat: None,
+        then_wait: None,
+        compensate: None,
         queue: reader.optional(&fields, "queue", Reader::queue_name),
     };
     id.map(|_| step)
@@ -171,6 +174,7 @@ fn for_each(reader: &mut Reader<'_>, node: &Node) -> Option<ForEachDefinition> {
         return items(reader, node).map(|items| ForEachDefinition {
             items,
             concurrency: None,
+            batch: None,
             tolerate: None,
         });
     }
@@ -179,8 +183,8 @@ fn for_each(reader: &mut Reader<'_>, node: &Node) -> Option<ForEachDefinition> {
     let concurrency =
         reader.optional(&fields, "concurrency", |reader, node| reader.small_number(node, 1, 10_000));
     let tolerate =
-        reader.optional(&fields, "tolerate", |reader, node| reader.small_number(node, 0, u32::MAX));
-    items.map(|items| ForEachDefinition { items, concurrency, tolerate })
+        reader.optional(&fields, "tolerate", |reader, node| reader.small_number(node, 0, u32::MAX)).map(crate::plan::Tolerance::Count);
+    items.map(|items| ForEachDefinition { items, concurrency, batch: None, tolerate })
 }
 
 fn items(reader: &mut Reader<'_>, node: &Node) -> Option<Value> {
