@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidemill_protocol::DEFAULT_MAX_INPUT_BYTES;
+use tidemill_protocol::{DEFAULT_MAX_INPUT_BYTES, ExecutionMode};
 
 /// The section `scheduler` of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,11 @@ pub struct Settings {
     pub max_input_bytes: usize,
     /// How long an ended run is kept unless its workflow says otherwise, in milliseconds (default a day).
     pub run_retention_ms: u64,
+    /// How runs are carried out, for the pool as a whole: `classic`, `state_machine`, `optimized` or `hybrid`. It is put in force at the
+    /// start where it says something else than the settings did before, so it does not undo `tidemill mode switch`.
+    pub mode: Option<ExecutionMode>,
+    /// How long a run may take whose workflow and caller do not say so, in milliseconds (default: no bound).
+    pub run_timeout_ms: Option<u64>,
     /// The most pieces of work that one call promotes.
     pub promote_batch: usize,
     /// The longest pause between two looks at what is due, in milliseconds: work put aside for less than this may be late by it.
@@ -62,6 +67,8 @@ impl Default for Settings {
             block_ms: 1_000,
             max_input_bytes: DEFAULT_MAX_INPUT_BYTES,
             run_retention_ms: 24 * 3600 * 1000,
+            mode: None,
+            run_timeout_ms: None,
             promote_batch: 200,
             promote_idle_ms: 250,
             promote_busy_ms: 25,
@@ -129,6 +136,10 @@ impl Settings {
                 let problem = format!("{value} is not between {least} and {most}");
                 return Err(InvalidSetting::new(format!("scheduler.{key}"), problem));
             }
+        }
+        if self.run_timeout_ms == Some(0) {
+            let problem = "0 would let no run begin; leave it out, or give at least 1";
+            return Err(InvalidSetting::new("scheduler.run_timeout_ms", problem));
         }
         if self.dead_after_ms < 2 * self.watch_ms || self.dead_after_ms > 600_000 {
             let problem = format!(

@@ -31,6 +31,8 @@ pub struct ToolEntry {
     pub retry: RetryPolicy,
     /// How long an attempt may take where neither the job nor the step says so.
     pub timeout: Duration,
+    /// Whether [`Self::with_timeout`] set it, so that it is not the default of whoever runs the tool.
+    pub has_own_timeout: bool,
     /// The service that it depends on; absent: the one whose definition names it, if one does.
     pub service: Option<Arc<str>>,
     /// A sentence for people who list the tools.
@@ -47,6 +49,7 @@ impl ToolEntry {
             kind,
             retry: RetryPolicy::default(),
             timeout: DEFAULT_TIMEOUT,
+            has_own_timeout: false,
             service: None,
             description: Arc::from(""),
         }
@@ -63,6 +66,7 @@ impl ToolEntry {
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self.has_own_timeout = true;
         self
     }
 
@@ -203,6 +207,13 @@ impl Registry {
         Ok(self.entries.insert(Arc::clone(&entry.name), entry))
     }
 
+    /// Sets how long an attempt of a tool may take that has no timeout of its own; [`DEFAULT_TIMEOUT`] where this is not called.
+    pub fn set_default_timeout(&mut self, timeout: Duration) {
+        for entry in self.entries.values_mut().filter(|entry| !entry.has_own_timeout) {
+            entry.timeout = timeout;
+        }
+    }
+
     /// Takes a tool out.
     pub fn remove(&mut self, name: &str) -> Option<ToolEntry> {
         self.entries.remove(name)
@@ -334,6 +345,17 @@ mod tests {
         let entry = ToolEntry::new("echo", Arc::new(Nothing)).with_timeout(Duration::from_secs(1));
         assert!(registry.replace(entry)?.is_some());
         assert_eq!(registry.get("echo").map(|entry| entry.timeout), Some(Duration::from_secs(1)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_default_timeout_is_for_tools_without_one_of_their_own() -> Result<(), RegistryError> {
+        let mut registry = registry_of(&["echo"])?;
+        let (own, other) = (Duration::from_secs(1), Duration::from_secs(7));
+        registry.register_entry(ToolEntry::new("slow", Arc::new(Nothing)).with_timeout(own))?;
+        registry.set_default_timeout(other);
+        assert_eq!(registry.get("echo").map(|entry| entry.timeout), Some(other));
+        assert_eq!(registry.get("slow").map(|entry| entry.timeout), Some(own));
         Ok(())
     }
 

@@ -33,6 +33,10 @@ pub struct Settings {
     /// The most attempts that this worker begins in a second, whatever they are (default: no bound). A bound for the process
     /// alone: what holds for the pool is a service.
     pub max_starts_per_second: Option<u32>,
+    /// How long an attempt may take where neither the job, the step nor the tool says so, in milliseconds.
+    pub timeout_ms: u64,
+    /// Attempts in all, the first one included, where neither the job, the step, the tool nor its service says so.
+    pub max_attempts: u32,
     /// The most entries claimed beyond the running ones. How many are really claimed ahead follows from the measured rate:
     /// about 30 ms of work, none while work is slow.
     pub max_read_ahead: usize,
@@ -65,6 +69,8 @@ impl Default for Settings {
             max_parallel_per_kind: BTreeMap::new(),
             max_parallel_per_tenant: None,
             max_starts_per_second: None,
+            timeout_ms: 30_000,
+            max_attempts: 3,
             max_read_ahead: 2_000,
             max_batch: 1_000,
             max_input_bytes: DEFAULT_MAX_INPUT_BYTES,
@@ -123,8 +129,10 @@ impl Settings {
     /// A number is out of its range.
     pub fn check(&self) -> Result<(), InvalidSetting> {
         self.queue_weights()?;
-        let ranges: [(&'static str, u64, u64, u64); 6] = [
+        let ranges: [(&'static str, u64, u64, u64); 8] = [
             ("max_parallel", self.max_parallel as u64, 1, 100_000),
+            ("timeout_ms", self.timeout_ms, 1, 30 * 24 * 3_600_000),
+            ("max_attempts", u64::from(self.max_attempts), 1, 1_000),
             ("max_batch", self.max_batch as u64, 1, 5_000),
             ("max_read_ahead", self.max_read_ahead as u64, 0, 50_000),
             ("beat_ms", self.beat_ms, 50, 2_000),
