@@ -13,6 +13,7 @@ mod samples;
 mod services;
 mod stamp;
 mod vendor;
+mod workflows;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -67,6 +68,8 @@ enum Command {
     },
     /// Shows what admission does: limits, breakers, retries and caches, against a referee that counts every violation
     Services(services::Arguments),
+    /// Measures runs of workflows: how many a second, very long ones, the longest call of a function
+    Workflows(workflows::Arguments),
     /// Runs several workers in one process (used by `services`)
     WorkerHost(services::HostArguments),
 }
@@ -132,6 +135,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Vendor { addr, answer_after_ms }) => {
             return vendor::serve(addr, std::time::Duration::from_millis(answer_after_ms)).await;
         }
+        Some(Command::Workflows(workflows)) => return workflows::run(workflows).await,
         Some(Command::Services(services)) => return services::run(services).await,
         Some(Command::WorkerHost(host)) => return services::host(host).await,
         None => {}

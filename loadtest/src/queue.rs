@@ -192,13 +192,26 @@ impl Info {
         Ok(self.field("used_memory")?.parse()?)
     }
 
+    /// The most that it had allocated, as far as it looked (ten times a second), in bytes.
+    pub(crate) fn peak_memory(&self) -> Result<u64> {
+        Ok(self.field("used_memory_peak")?.parse()?)
+    }
+
+    /// Each command that was called since the statistics were reset, by clients or functions: how often, and how long in all.
+    pub(crate) fn statistics(&self) -> impl Iterator<Item = (&str, u64, Duration)> {
+        self.0.lines().filter_map(|line| {
+            let (name, rest) = line.trim_end().strip_prefix("cmdstat_")?.split_once(':')?;
+            let number = |wanted: &str| {
+                let value = rest.split(',').find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix('='))?;
+                value.parse::<u64>().ok()
+            };
+            Some((name, number("calls")?, Duration::from_micros(number("usec")?)))
+        })
+    }
+
     /// How often a command was called since the statistics were reset.
     pub(crate) fn calls(&self, command: &str) -> u64 {
-        let found = self
-            .0
-            .lines()
-            .find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(":calls="));
-        found.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+        self.statistics().find_map(|(name, calls, _)| (name == command).then_some(calls)).unwrap_or(0)
     }
 }
 
@@ -219,6 +232,8 @@ mod tests {
         assert_eq!(info.processor().unwrap().as_millis(), 1_750);
         assert_eq!(info.memory().unwrap(), 1_024);
         assert_eq!((info.calls("xack"), info.calls("xadd")), (7, 0));
+        let all: Vec<_> = info.statistics().collect();
+        assert_eq!(all, [("xack", 7, std::time::Duration::from_micros(3))]);
         assert!(info.field("nothing").unwrap_err().to_string().contains("nothing"));
     }
 }

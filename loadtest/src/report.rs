@@ -91,10 +91,12 @@ pub(crate) struct Report {
     rows: Vec<(&'static Row, Vec<(Mode, f64)>)>,
 }
 
-/// The markers of the main table and of that of services.
+/// The markers of the main table, of that of services and of those of workflows.
 pub(crate) const MAIN: &str = "loadtest";
 /// See [`MAIN`].
 pub(crate) const SERVICES: &str = "services";
+/// See [`MAIN`].
+pub(crate) const WORKFLOWS: &str = "workflows";
 
 impl Report {
     pub(crate) const fn new(conditions: Conditions) -> Self {
