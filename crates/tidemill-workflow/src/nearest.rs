@@ -1,7 +1,8 @@
 //! "Did you mean": the nearest of the names that exist.
 
 /// The name nearest to `wanted`, if any is near enough to be what was meant.
-pub(crate) fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+#[must_use]
+pub fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let allowed = wanted.len() / 3 + 1;
     names
         .map(|name| (strsim::damerau_levenshtein(wanted, name), name))

@@ -103,7 +103,9 @@ pub struct Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
+    /// Puts them in the order of the text. A reader that found nothing has no need of this.
+    #[must_use]
+    pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         Self(problems)
     }

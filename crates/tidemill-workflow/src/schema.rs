@@ -9,13 +9,17 @@ use serde_json::Value;
 const SHOWN: usize = 20;
 
 /// A compiled schema.
-pub(crate) struct Schema {
-    validator: Validator,
+#[derive(Clone)]
+pub struct Schema {
+    validator: std::sync::Arc<Validator>,
 }
 
 impl Schema {
-    /// Compiles a schema; the error is a sentence that says where in it and what.
-    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// A sentence that says where in it and what.
+    pub fn compile(schema: &Value) -> Result<Self, String> {
         // Patterns run on an engine that does not backtrack: input cannot make them take exponential time.
         let validator = jsonschema::options()
             .with_draft(Draft::Draft202012)
@@ -27,11 +31,14 @@ impl Schema {
                 let place = if at.is_empty() { String::new() } else { format!("at {at}: ") };
                 format!("is not a valid JSON Schema: {place}{error}")
             })?;
-        Ok(Self { validator })
+        Ok(Self { validator: std::sync::Arc::new(validator) })
     }
 
-    /// Checks a value; each violation says where in the value and what.
-    pub(crate) fn check(&self, value: &Value) -> Result<(), Vec<String>> {
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// Each violation says where in the value and what.
+    pub fn check(&self, value: &Value) -> Result<(), Vec<String>> {
         let violations: Vec<String> = self
             .validator
             .iter_errors(value)

@@ -16,40 +16,53 @@ const VALUES: usize = 1_000_000;
 
 /// Where something stands; line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Place {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The column, in characters.
+    pub column: u32,
 }
 
 /// A value and its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) kind: Kind,
+pub struct Node {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub kind: Kind,
 }
 
+/// What a value is.
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Null, a boolean, a number or a string.
     Scalar(Value),
+    /// An array.
     Array(Vec<Node>),
+    /// An object, its members in the order of the text; a name may stand twice.
     Object(Vec<Member>),
 }
 
 /// A member of an object: its name, the place of the name, its value.
 #[derive(Debug, Clone)]
-pub(crate) struct Member {
-    pub(crate) name: String,
-    pub(crate) place: Place,
-    pub(crate) value: Node,
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where the name stands.
+    pub place: Place,
+    /// Its value.
+    pub value: Node,
 }
 
 /// Why a text gives no tree.
 #[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) place: Place,
-    pub(crate) code: ProblemCode,
-    pub(crate) message: String,
+pub struct Refusal {
+    /// Where reading stopped.
+    pub place: Place,
+    /// The kind of problem.
+    pub code: ProblemCode,
+    /// What is wrong.
+    pub message: String,
 }
 
 impl Refusal {
@@ -63,7 +76,10 @@ impl Refusal {
 }
 
 /// Reads YAML, or JSON where the text starts with `{`.
-pub(crate) fn read(text: &str) -> Result<Node, Refusal> {
+///
+/// # Errors
+/// The text is neither, or larger or deeper than allowed.
+pub fn read(text: &str) -> Result<Node, Refusal> {
     let start = Place { line: 1, column: 1 };
     if text.len() > SOURCE_BYTES {
         let message =
@@ -83,7 +99,8 @@ pub(crate) fn read(text: &str) -> Result<Node, Refusal> {
 
 impl Node {
     /// The plain value, without places. Of a member given twice the first counts.
-    pub(crate) fn to_value(&self) -> Value {
+    #[must_use]
+    pub fn to_value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
             Kind::Array(values) => Value::Array(values.iter().map(Self::to_value).collect()),
@@ -98,7 +115,8 @@ impl Node {
     }
 
     /// The word for the kind of value, for messages.
-    pub(crate) const fn kind_name(&self) -> &'static str {
+    #[must_use]
+    pub const fn kind_name(&self) -> &'static str {
         match &self.kind {
             Kind::Scalar(Value::Null) => "null",
             Kind::Scalar(Value::Bool(_)) => "a boolean",
@@ -110,7 +128,8 @@ impl Node {
     }
 
     /// The value under a member.
-    pub(crate) fn member(&self, name: &str) -> Option<&Member> {
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
         match &self.kind {
             Kind::Object(members) => members.iter().find(|member| member.name == name),
             _ => None,
@@ -118,15 +137,26 @@ impl Node {
     }
 
     /// The value at a position of an array.
-    pub(crate) fn at(&self, at: usize) -> Option<&Self> {
+    #[must_use]
+    pub fn at(&self, at: usize) -> Option<&Self> {
         match &self.kind {
             Kind::Array(values) => values.get(at),
             _ => None,
         }
     }
 
+    /// What lies under `path`.
+    #[must_use]
+    pub fn member_at(&self, path: &[Segment]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, segment| match segment {
+            Segment::Name(name) => node.member(name).map(|member| &member.value),
+            Segment::At(at) => node.at(*at),
+        })
+    }
+
     /// The place of what lies under `path`, or of the nearest that exists.
-    pub(crate) fn place_of(&self, path: &[Segment]) -> Place {
+    #[must_use]
+    pub fn place_of(&self, path: &[Segment]) -> Place {
         let mut node = self;
         let mut place = self.place;
         for segment in path {
@@ -145,13 +175,16 @@ impl Node {
 
 /// One step of a path into a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Segment {
+pub enum Segment {
+    /// A member of an object.
     Name(String),
+    /// A position of an array.
     At(usize),
 }
 
 /// `steps[2].with.url`
-pub(crate) fn path_text(path: &[Segment]) -> String {
+#[must_use]
+pub fn path_text(path: &[Segment]) -> String {
     let mut text = String::new();
     for segment in path {
         match segment {

@@ -46,15 +46,20 @@ pub(super) struct Program {
 impl Program {
     /// Compiles `source`; the error says what is wrong, and at which column of it.
     pub(super) fn compile(source: &str) -> Result<Self, String> {
+        Self::compile_with(source, &[])
+    }
+
+    /// The same where the variables of these names, each with its `$`, are given when it is run.
+    pub(super) fn compile_with(source: &str, variables: &[&str]) -> Result<Self, String> {
         if source.len() > SOURCE_BYTES {
             return Err(format!("is {} bytes long; at most {SOURCE_BYTES} are allowed", source.len()));
         }
         if source.len() <= SHALLOW_BYTES {
-            return compile(source);
+            return compile(source, variables);
         }
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
-            let handle = thread.spawn_scoped(scope, || compile(source)).map_err(|error| error.to_string())?;
+            let handle = thread.spawn_scoped(scope, || compile(source, variables)).map_err(|error| error.to_string())?;
             handle.join().map_err(|_| "the jq compiler broke on it".to_owned())
         });
         compiled.map_err(|error| format!("cannot be compiled: {error}"))?
@@ -76,9 +81,20 @@ impl Program {
         limits: &mut Limits,
         then: impl FnOnce(Val) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        self.run_with(input, Vec::new(), limits, then)
+    }
+
+    /// The same with the values of its variables, in the order of their names.
+    pub(super) fn run_with<T>(
+        &self,
+        input: Val,
+        variables: Vec<Val>,
+        limits: &mut Limits,
+        then: impl FnOnce(Val) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let fuel = limits.fuel;
         let outcome = meter::metered(limits, move || {
-            let ctx = Ctx::<Engine>::new(Metered(&self.filter.lut), Vars::new([]));
+            let ctx = Ctx::<Engine>::new(Metered(&self.filter.lut), Vars::new(variables));
             let mut outputs = self.filter.id.run((ctx, input));
             let Some(first) = outputs.next() else { return Err(Fault::NoOutput) };
             let first = first.map_err(failed)?;
@@ -120,7 +136,7 @@ fn failed(error: jaq_core::Exn<'_, Val>) -> Fault {
     Fault::Failed { message }
 }
 
-fn compile(source: &str) -> Result<Program, String> {
+fn compile(source: &str, variables: &[&str]) -> Result<Program, String> {
     let term = parse(source)?;
     if let Some(refusal) = uses::refusal(&term) {
         return Err(refusal);
@@ -133,7 +149,8 @@ fn compile(source: &str) -> Result<Program, String> {
     // most expressions call no native, and none calls more than a few of them
     let called = |fun: &jaq_core::native::Fun<Engine>| needed.natives.contains(&(fun.0, fun.1.len()));
     let funs = (!needed.natives.is_empty()).then(natives::all).into_iter().flatten().filter(called);
-    let filter = Compiler::default().with_funs(funs).compile(modules).map_err(|errors| {
+    let compiler = Compiler::default().with_funs(funs).with_global_vars(variables.iter().copied());
+    let filter = compiler.compile(modules).map_err(|errors| {
         let undefined = errors.into_iter().flat_map(|(_, errors)| errors).next();
         undefined.map_or_else(
             || "cannot be compiled".to_owned(),
