@@ -1,5 +1,4 @@
 //! Waiting steps on a bench that has all that the worker and Redis have, but happens at once.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail the test")]
 
 mod approvals;
 mod bench;

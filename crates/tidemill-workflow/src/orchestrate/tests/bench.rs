@@ -176,7 +176,7 @@ impl Bench {
             }
             self.asked.push(child.clone());
         }
-        self.items = turn.items.clone().or(self.items.take());
+        self.items = turn.items.clone().or_else(|| self.items.take());
         self.kept.extend(turn.keep.iter().cloned());
         self.calling = None;
         match &turn.then {
@@ -190,6 +190,9 @@ impl Bench {
                 assert!(is_called || !turn.why.is_empty() && turn.why.chars().count() <= 300, "{}", turn.why);
                 if let Then::Run { input } = &turn.then {
                     self.calling = Some(input.clone());
+                }
+                if let (Some(before), Some(now)) = (self.alarm, turn.alarm) {
+                    assert!(now.generation > before.generation || now == before, "an alarm is not changed, but set anew");
                 }
                 self.memo = Some(turn.memo.clone());
                 self.alarm = turn.alarm;
@@ -240,6 +243,11 @@ impl Bench {
 
     pub(super) fn forget_items(&mut self) {
         self.items = None;
+    }
+
+    /// How many items there are.
+    pub(super) fn total(&self) -> u64 {
+        self.items.as_ref().map_or(0, Vec::len) as u64
     }
 
     /// The output that it ended with.
