@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use step::{
-    ActionDefinition, ApprovalDefinition, BlockDefinition, CallDefinition, CaseDefinition, ForEachDefinition, OnError,
-    Pick, RemindDefinition, RepeatDefinition, SignalDefinition, StepDefinition, SwitchDefinition, WaitDefinition,
+    ActionDefinition, ApprovalDefinition, BlockDefinition, CallDefinition, CaseDefinition, ForEachDefinition,
+    OnError, Pick, RemindDefinition, RepeatDefinition, SignalDefinition, StepDefinition, SwitchDefinition,
+    WaitDefinition,
 };
 
 use crate::plan::{Budget, OnFull};

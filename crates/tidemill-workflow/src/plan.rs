@@ -2,8 +2,10 @@
 
 mod compile;
 mod draw;
+mod goto;
 mod graph;
 mod join;
+mod program;
 mod sequential;
 mod spot;
 mod step;
@@ -16,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 pub use join::{Decision, Fires, Need};
+pub use program::ProgramPlan;
 pub use step::{Action, Branch, Child, PlanStep, Repeat};
 pub use wait::{Approval, OnReject, OnTimeout, Reminder, Signal, Wait};
 
@@ -65,7 +68,7 @@ pub struct Plan {
     /// Steps that are run one by one at a run's end, whatever it is; at or beyond [`Plan::main`].
     pub finally: Vec<u32>,
     main: u32,
-    blocks: HashMap<String, Arc<Plan>>,
+    blocks: HashMap<String, Arc<Self>>,
     input_schema: Option<Schema>,
     waits: bool,
     roots: Vec<u32>,
@@ -73,7 +76,7 @@ pub struct Plan {
     dependents: Vec<Vec<u32>>,
     index: HashMap<Arc<str>, u32>,
     /// The same with its steps in order, once it was asked for.
-    in_order: OnceLock<Arc<Plan>>,
+    in_order: OnceLock<Arc<Self>>,
 }
 
 /// How many runs of one key may be under way at once.

@@ -12,9 +12,9 @@ mod text;
 
 use std::sync::Arc;
 
-pub use text::{TextPart, text_parts};
 pub(crate) use choice::Case;
 pub(crate) use compile::{Around, Complaint, Found, compile, compile_condition};
+pub use text::{TextPart, text_parts};
 
 use choice::Choice;
 pub(crate) use gate::Gate;

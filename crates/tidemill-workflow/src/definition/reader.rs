@@ -1,16 +1,18 @@
 //! From a tree of values to a definition, collecting every problem instead of stopping at the first.
 
 mod fields;
+mod run;
 mod step;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use tidemill_protocol::ExecutionMode;
 
 use self::fields::{Fields, Reader};
-use super::{Definition, FailurePolicy, MAX_STEPS, Origin, StepDefinition};
-use crate::problem::{Problem, ProblemCode};
-use crate::source::{Kind, Node};
+use self::step::Role;
+use super::{Definition, FailurePolicy, Origin};
+use crate::problem::Problem;
+use crate::source::Node;
 
 /// Members of a definition.
 const MEMBERS: &[&str] = &[
@@ -24,9 +26,14 @@ const MEMBERS: &[&str] = &[
     "retention_ms",
     "steps",
     "output",
+    "finally",
+    "labels",
+    "group",
+    "budget",
+    "mode",
 ];
 /// Members that later versions carry out.
-const LATER: &[&str] = &["concurrency_key", "on_failure", "signals", "tenant_concurrency", "mode"];
+const LATER: &[&str] = &["concurrency_key", "on_failure", "signals", "tenant_concurrency"];
 
 /// Reads a definition; what cannot be read has its default, and a problem says so.
 pub(super) fn read(root: Node, file: &str) -> (Option<Definition>, Vec<Problem>) {
@@ -47,16 +54,20 @@ fn definition(reader: &mut Reader<'_>, fields: &Fields<'_>, root: &Arc<Node>, fi
         queue: reader.optional(fields, "queue", Reader::queue_name),
         timeout_ms: reader.optional(fields, "timeout_ms", Reader::milliseconds),
         failure: reader.optional(fields, "failure", failure).unwrap_or_default(),
-        input: reader.optional(fields, "input", schema),
+        input: reader.optional(fields, "input", Reader::schema),
         retention_ms: reader
             .optional(fields, "retention_ms", |reader, node| reader.number(node, 0, fields::MAX_MS)),
-        steps: reader.required(fields, "steps", steps).unwrap_or_default(),
+        steps: reader
+            .required(fields, "steps", |reader, node| step::steps(reader, node, Role::Ordinary))
+            .unwrap_or_default(),
         output: reader.optional(fields, "output", |_, node| Some(node.to_value())),
-        finally: Vec::new(),
-        labels: Vec::new(),
-        group: None,
-        budget: None,
-        mode: None,
+        finally: reader
+            .optional(fields, "finally", |reader, node| step::steps(reader, node, Role::Closing))
+            .unwrap_or_default(),
+        labels: reader.optional(fields, "labels", run::labels).unwrap_or_default(),
+        group: reader.optional(fields, "group", run::group),
+        budget: reader.optional(fields, "budget", run::budget),
+        mode: reader.optional(fields, "mode", mode),
         origin: Origin { file: file.into(), root: Arc::clone(root) },
     }
 }
@@ -72,30 +83,6 @@ fn failure(reader: &mut Reader<'_>, node: &Node) -> Option<FailurePolicy> {
     }
 }
 
-fn schema(reader: &mut Reader<'_>, node: &Node) -> Option<Value> {
-    match &node.kind {
-        Kind::Object(_) | Kind::Scalar(Value::Bool(_)) => Some(node.to_value()),
-        _ => {
-            reader.bad_value(format!("must be a JSON Schema, not {}", node.kind_name()));
-            None
-        }
-    }
-}
-
-fn steps(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<StepDefinition>> {
-    let Kind::Array(nodes) = &node.kind else {
-        reader.bad_value(format!("must be an array of steps, not {}", node.kind_name()));
-        return None;
-    };
-    if nodes.is_empty() {
-        reader.bad_value("must hold at least one step".to_owned());
-    }
-    if nodes.len() > MAX_STEPS {
-        reader.problem(
-            ProblemCode::TooManySteps,
-            format!("has {} steps; at most {MAX_STEPS} are allowed", nodes.len()),
-        );
-        return None;
-    }
-    Some(reader.each(nodes, step::read))
+fn mode(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    reader.word(node, &ExecutionMode::ALL.map(ExecutionMode::as_str)).map(str::to_owned)
 }

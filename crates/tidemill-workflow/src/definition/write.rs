@@ -1,12 +1,12 @@
 //! A definition back as JSON: what was given, nothing that is only a default.
 
-use serde_json::{Map, Value, json};
-use tidemill_protocol::RetryPolicy;
+mod step;
 
-use super::{
-    ActionDefinition, CaseDefinition, Definition, FailurePolicy, ForEachDefinition, Join, OnError, Pick,
-    StepDefinition, SwitchDefinition,
-};
+use serde_json::{Map, Value};
+
+use self::step::step;
+use super::{Definition, FailurePolicy, GroupDefinition};
+use crate::plan::{Budget, OnFull};
 
 impl Definition {
     /// The definition as JSON; parsing that gives an equal definition.
@@ -23,6 +23,15 @@ impl Definition {
         out.set("retention_ms", self.retention_ms);
         out.set("steps", Some(self.steps.iter().map(step).collect::<Vec<_>>()));
         out.set("output", self.output.clone());
+        out.set(
+            "finally",
+            (!self.finally.is_empty()).then(|| self.finally.iter().map(step).collect::<Vec<_>>()),
+        );
+        let labels = || self.labels.iter().cloned().collect::<Map<_, _>>();
+        out.set("labels", (!self.labels.is_empty()).then(labels));
+        out.set("group", self.group.as_ref().map(group));
+        out.set("budget", self.budget.map(budget));
+        out.set("mode", self.mode.as_deref());
         Value::Object(out.0)
     }
 }
@@ -31,6 +40,7 @@ impl Definition {
 struct Object(Map<String, Value>);
 
 impl Object {
+    /// Adds a member, if there is one.
     fn set(&mut self, name: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.0.insert(name.to_owned(), value.into());
@@ -38,62 +48,19 @@ impl Object {
     }
 }
 
-fn step(step: &StepDefinition) -> Value {
+fn group(group: &GroupDefinition) -> Value {
     let mut out = Object::default();
-    out.set("id", Some(step.id.as_str()));
-    match &step.action {
-        ActionDefinition::Tool { tool, with } => {
-            out.set("tool", Some(tool.as_str()));
-            out.set("with", (*with != json!({})).then(|| with.clone()));
-        }
-        ActionDefinition::Switch(choice) => {
-            out.set("switch", Some(switch(choice)));
-            out.set("match", (choice.pick == Pick::All).then_some("all"));
-        }
-        _ => {}
-    }
-    out.set("needs", (!step.needs.is_empty()).then(|| step.needs.clone()));
-    out.set("join", join(step.join));
-    out.set("when", step.when.clone());
-    out.set("for_each", step.for_each.as_ref().map(for_each));
-    out.set("retry", (step.retry != RetryPolicy::default()).then(|| retry(&step.retry)));
-    out.set("timeout_ms", step.timeout_ms);
-    out.set("on_error", (step.on_error == OnError::Continue).then_some("continue"));
-    out.set("queue", step.queue.as_deref());
+    out.set("key", Some(group.key.clone()));
+    out.set("limit", Some(group.limit));
+    out.set("on_full", (group.on_full != OnFull::default()).then(|| group.on_full.as_str()));
     Value::Object(out.0)
 }
 
-fn switch(switch: &SwitchDefinition) -> Vec<Value> {
-    let case = |case: &CaseDefinition| json!({ "when": case.when, "then": case.then });
-    let default = switch.default.iter().map(|ids| json!({ "default": ids }));
-    switch.cases.iter().map(case).chain(default).collect()
-}
-
-fn join(join: Join) -> Option<Value> {
-    match join {
-        Join::All => None,
-        Join::Any => Some("any".into()),
-        Join::NOf(n) => Some(json!({ "n_of": n })),
-    }
-}
-
-fn for_each(for_each: &ForEachDefinition) -> Value {
+fn budget(budget: Budget) -> Value {
     let mut out = Object::default();
-    out.set("items", Some(for_each.items.clone()));
-    out.set("concurrency", for_each.concurrency);
-    
-    Value::Object(out.0)
-}
-
-fn retry(retry: &RetryPolicy) -> Value {
-    let mut out = Object::default();
-    out.set("max_attempts", retry.max_attempts);
-    out.set("base_ms", retry.base_ms);
-    out.set("max_ms", retry.max_ms);
-    out.set("max_elapsed_ms", retry.max_elapsed_ms);
-    out.set(
-        "on",
-        retry.on.as_ref().map(|on| on.iter().map(|class| Value::from(class.as_str())).collect::<Vec<_>>()),
-    );
+    out.set("steps", budget.steps);
+    #[expect(clippy::cast_precision_loss, reason = "at most 1e15, which a float holds exactly")]
+    out.set("cost", budget.cost_micros.map(|micros| micros as f64 / 1e6));
+    out.set("duration_ms", budget.duration_ms);
     Value::Object(out.0)
 }

@@ -12,16 +12,18 @@ pub(super) struct Graph {
     pub(super) index: HashMap<Arc<str>, u32>,
     pub(super) needs: Vec<Vec<u32>>,
     pub(super) dependents: Vec<Vec<u32>>,
+    /// How many of the steps are ordinary ones; those behind come at the end of a run, and nobody needs them.
+    pub(super) main: u32,
 }
 
 impl Graph {
-    pub(super) fn new(ids: Vec<Arc<str>>) -> Self {
+    pub(super) fn new(ids: Vec<Arc<str>>, main: u32) -> Self {
         let mut index = HashMap::with_capacity(ids.len());
         for (at, id) in (0..).zip(&ids) {
             index.entry(Arc::clone(id)).or_insert(at);
         }
         let (needs, dependents) = (vec![Vec::new(); ids.len()], vec![Vec::new(); ids.len()]);
-        Self { ids, index, needs, dependents }
+        Self { ids, index, needs, dependents, main }
     }
 
     /// Adds that `step` needs `need`; both exist.
@@ -42,9 +44,14 @@ impl Graph {
         self.ids.get(step as usize).cloned().unwrap_or_default()
     }
 
+    /// The index of an ordinary step.
+    pub(super) fn main_index(&self, id: &str) -> Option<u32> {
+        self.index.get(id).copied().filter(|step| *step < self.main)
+    }
+
     /// That there is no step of this id, with the nearest that there is.
     pub(super) fn unknown(&self, id: &str) -> String {
-        let hint = nearest(id, self.ids.iter().map(AsRef::as_ref))
+        let hint = nearest(id, self.ids.iter().take(self.main as usize).map(AsRef::as_ref))
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         format!("there is no step `{id}`{hint}")
     }

@@ -15,7 +15,7 @@ pub(super) struct Spot<'g> {
     locals: Locals,
     is_closing: bool,
     /// The place of the step whose block this is.
-    around: Option<&'g Spot<'g>>,
+    around: Option<&'g Self>,
     /// Found when first asked for something that is no direct need.
     ancestors: OnceCell<HashSet<u32>>,
 }
@@ -129,9 +129,9 @@ impl Around for Spot<'_> {
                 Sees::Before(end) => *step < end,
                 Sees::Nothing => false,
             },
-            Found::Outer(id) => self.around.is_some_and(|around| {
-                around.step(id).is_some_and(|step| around.is_upstream(&step))
-            }),
+            Found::Outer(id) => self
+                .around
+                .is_some_and(|around| around.step(id).is_some_and(|step| around.is_upstream(&step))),
         }
     }
 

@@ -167,7 +167,11 @@ impl PlanStep {
     pub const fn is_orchestrated(&self) -> bool {
         let waits = match self.action {
             Action::Tool { .. } | Action::Decide => false,
-            Action::Wait(_) | Action::Child(_) | Action::Race(_) | Action::Approval(_) | Action::Program(_) => true,
+            Action::Wait(_)
+            | Action::Child(_)
+            | Action::Race(_)
+            | Action::Approval(_)
+            | Action::Program(_) => true,
         };
         waits || self.repeat.is_some() || self.then_wait.is_some()
     }
@@ -189,7 +193,7 @@ impl PlanStep {
     fn visit(&self, add: &mut dyn FnMut(&References)) {
         self.when.iter().for_each(|when| add(when.references()));
         self.for_each.iter().for_each(|for_each| add(for_each.items.references()));
-        for repeat in &self.repeat {
+        if let Some(repeat) = &self.repeat {
             repeat.while_.iter().chain(&repeat.until).for_each(|asked| add(asked.references()));
         }
         self.then_wait.iter().for_each(|wait| wait.visit(add));

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::ChosenBy;
-use super::compile::{Compiler, step_path};
+use super::compile::{Compiler, Entry, List};
 use super::graph::Graph;
 use super::spot::Spot;
-use crate::definition::{ActionDefinition, Definition, Join, Pick, StepDefinition, SwitchDefinition};
+use crate::definition::{ActionDefinition, Join, Pick, SwitchDefinition};
 use crate::problem::ProblemCode;
 use crate::source::Segment;
 use crate::template::{Case, Template, compile_condition};
@@ -23,9 +23,9 @@ impl Choices {
     }
 }
 
-fn switches(definition: &Definition) -> impl Iterator<Item = (u32, &SwitchDefinition)> {
-    (0_u32..).zip(&definition.steps).filter_map(|(at, step)| match &step.action {
-        ActionDefinition::Switch(switch) => Some((at, switch)),
+fn switches<'l>(list: &'l List<'_>) -> impl Iterator<Item = ((u32, &'l Entry<'l>), &'l SwitchDefinition)> {
+    (0_u32..).zip(&list.steps).filter_map(|(at, entry)| match &entry.step.action {
+        ActionDefinition::Switch(switch) => Some(((at, entry), switch)),
         _ => None,
     })
 }
@@ -41,22 +41,22 @@ fn lists(switch: &SwitchDefinition) -> impl Iterator<Item = (Option<u32>, [Segme
 
 impl Compiler<'_> {
     /// Finds what every switch names, and makes it need the switch.
-    pub(super) fn choices(&mut self, graph: &mut Graph, definition: &Definition) -> Choices {
+    pub(super) fn choices(&mut self, graph: &mut Graph, list: &List<'_>) -> Choices {
         let mut choices = Choices::default();
-        for (at, switch) in switches(definition) {
+        for ((at, entry), switch) in switches(list) {
             for (case, below, ids) in lists(switch) {
                 for (number, id) in ids.iter().enumerate() {
-                    let mut path = step_path(at as usize, "switch");
+                    let mut path = entry.member("switch");
                     path.extend(below.iter().cloned());
                     path.push(Segment::At(number));
                     self.choice(graph, &mut choices, (ChosenBy { switch: at, case }, id), &path);
                 }
             }
         }
-        for (at, step) in (0_u32..).zip(&definition.steps) {
+        for (at, entry) in (0_u32..).zip(&list.steps) {
             match choices.of(at) {
-                Some(by) if step.join != Join::All => self.chosen_join(graph, (at, step), by),
-                _ => self.excluding_join(graph, &choices, definition, (at, step)),
+                Some(by) if entry.step.join != Join::All => self.chosen_join(graph, entry, by),
+                _ => self.excluding_join(graph, &choices, list, (at, entry)),
             }
         }
         choices
@@ -69,7 +69,7 @@ impl Compiler<'_> {
         (by, id): (ChosenBy, &str),
         path: &[Segment],
     ) {
-        let Some(step) = graph.index.get(id).copied() else {
+        let Some(step) = graph.main_index(id) else {
             return self.problem(path, ProblemCode::UnknownStepReference, graph.unknown(id));
         };
         if let Some(other) = choices.of(step) {
@@ -87,14 +87,14 @@ impl Compiler<'_> {
     }
 
     /// The switch is one need among those that a join counts: it would count as a success of its own.
-    fn chosen_join(&mut self, graph: &Graph, (at, step): (u32, &StepDefinition), by: ChosenBy) {
+    fn chosen_join(&mut self, graph: &Graph, entry: &Entry<'_>, by: ChosenBy) {
         let message = format!(
             "`{}` is chosen by the switch `{}` and so waits for all of its needs; put the join into a step before \
              or behind it",
-            step.id,
+            entry.step.id,
             graph.id(by.switch)
         );
-        self.problem(&step_path(at as usize, "join"), ProblemCode::BadValue, message);
+        self.problem(&entry.member("join"), ProblemCode::BadValue, message);
     }
 
     /// A join that wants more successes than a switch lets through.
@@ -102,14 +102,14 @@ impl Compiler<'_> {
         &mut self,
         graph: &Graph,
         choices: &Choices,
-        definition: &Definition,
-        (at, step): (u32, &StepDefinition),
+        list: &List<'_>,
+        (at, entry): (u32, &Entry<'_>),
     ) {
-        let Join::NOf(wanted) = step.join else { return };
+        let Join::NOf(wanted) = entry.step.join else { return };
         let needs = graph.needs_of(at);
         let picks_first = |switch: u32| {
-            let step = definition.steps.get(switch as usize);
-            step.is_some_and(|step| match &step.action {
+            let entry = list.steps.get(switch as usize);
+            entry.is_some_and(|entry| match &entry.step.action {
                 ActionDefinition::Switch(switch) => switch.pick == Pick::First,
                 _ => false,
             })
@@ -128,16 +128,21 @@ impl Compiler<'_> {
                 "waits for {wanted} of needs of which a switch lets at most {} run; it would never run",
                 free + chosen
             );
-            self.problem(&step_path(at as usize, "join"), ProblemCode::UnreachableStep, message);
+            self.problem(&entry.member("join"), ProblemCode::UnreachableStep, message);
         }
     }
 
     /// The template of what a switch chooses.
-    pub(super) fn switch(&mut self, at: usize, switch: &SwitchDefinition, spot: &Spot<'_>) -> Template {
+    pub(super) fn switch(
+        &mut self,
+        entry: &Entry<'_>,
+        switch: &SwitchDefinition,
+        spot: &Spot<'_>,
+    ) -> Template {
         let mut cases = Vec::with_capacity(switch.cases.len());
         let mut always: Option<usize> = None;
         for (number, case) in switch.cases.iter().enumerate() {
-            let mut path = step_path(at, "switch");
+            let mut path = entry.member("switch");
             path.push(Segment::At(number));
             self.behind(always, &path);
             path.push(Segment::Name("when".to_owned()));
@@ -150,7 +155,7 @@ impl Compiler<'_> {
             }
         }
         if switch.default.is_some() {
-            let mut path = step_path(at, "switch");
+            let mut path = entry.member("switch");
             path.push(Segment::At(switch.cases.len()));
             self.behind(always, &path);
         }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemill_protocol::ErrorClass;
 use tidemill_workflow::{
     Action, ActionDefinition, Decision, Definition, FailurePolicy, Finish, Fires, Join, Need, Plan,
-    ProblemCode,
+    ProblemCode, Tolerance,
 };
 
 use crate::{Tools, has_problem, plan, problems};
@@ -61,9 +61,12 @@ fn every_member_is_understood() {
     assert_eq!(plan.step_index("either"), Some(4));
     assert_eq!(plan.step_index("neither"), None);
     let parts = plan.step(1).unwrap();
-    assert_eq!(parts.action, Action::Tool { tool: "echo".into() });
+    assert!(matches!(&parts.action, Action::Tool { tool } if &**tool == "echo"));
     assert!(parts.continue_on_error);
-    assert_eq!(parts.for_each.as_ref().map(|each| (each.concurrency, each.tolerate)), Some((3, 1)));
+    assert_eq!(
+        parts.for_each.as_ref().map(|each| (each.concurrency, each.tolerate)),
+        Some((3, Tolerance::Count(1)))
+    );
     assert_eq!(plan.fires_when(0), Some(Fires { ended: 0, ok: 0 }));
     assert_eq!(plan.fires_when(4), Some(Fires { ended: 2, ok: 1 }));
     assert_eq!(plan.step(4).unwrap().decide(&[Need::Pending, Need::Succeeded]), Decision::Run);
@@ -116,20 +119,23 @@ fn an_unknown_member_is_told_with_its_place_and_the_nearest_name() {
 
 #[test]
 fn members_of_later_versions_are_refused_by_name() {
-    let text = "name: w\nsteps:\n  - id: a\n    tool: echo\n    compensate: { tool: echo }\n";
-    has_problem(text, ProblemCode::NotSupported, (5, 5), "`compensate` is not supported yet in this version");
-    has_problem(
-        "name: w\nsteps:\n  - id: a\n    signal: go\n",
-        ProblemCode::NotSupported,
-        (4, 5),
-        "`signal` is not supported yet",
-    );
-    has_problem(
-        "name: w\nsteps:\n  - id: a\n    tool: echo\n    finally: true\n",
-        ProblemCode::NotSupported,
-        (5, 5),
-        "`finally` is not supported yet",
-    );
+    let text = "name: w\nsteps:\n  - id: a\n    tool: echo\n    fallback: { tool: echo }\n";
+    has_problem(text, ProblemCode::NotSupported, (5, 5), "`fallback` is not supported yet in this version");
+    let text = "name: w\non_failure: []\nsteps: [{id: a, tool: echo}]\n";
+    has_problem(text, ProblemCode::NotSupported, (2, 1), "`on_failure` is not supported yet");
+}
+
+#[test]
+fn a_member_in_the_wrong_place_is_told_where_it_belongs() {
+    for (member, owner) in [
+        ("signal: go", "`wait`"),
+        ("finally: []", "the workflow"),
+        ("while: true", "`repeat`"),
+        ("goto: a", "`on_error`"),
+    ] {
+        let text = format!("name: w\nsteps:\n  - id: a\n    {member}\n");
+        has_problem(&text, ProblemCode::UnknownMember, (4, 5), &format!("it is a member of {owner}"));
+    }
 }
 
 #[test]
@@ -162,11 +168,12 @@ fn what_an_error_means_is_told_in_one_way() {
         "says otherwise than `on_error`",
     );
     refused("continue_on_error: false, on_error: continue", ProblemCode::BadValue, 29, "leave it out");
-    refused("on_error: compensate", ProblemCode::NotSupported, 29, "`compensate` is not supported yet");
-    refused("on_error: goto", ProblemCode::NotSupported, 29, "use `fail` or `continue`");
-    refused("on_error: { goto: a }", ProblemCode::NotSupported, 29, "`goto` is not supported yet");
+    refused("on_error: goto", ProblemCode::BadValue, 29, "`on_error: { goto: ID }`");
+    refused("on_error: { goto: a }", ProblemCode::Cycle, 41, "step `a` comes before this one");
+    refused("on_error: { goto: b }", ProblemCode::UnknownStepReference, 41, "there is no step `b`");
     refused("on_error: contineu", ProblemCode::BadValue, 29, "did you mean `continue`?");
-    refused("on_error: {}", ProblemCode::BadValue, 29, "must be a string");
+    refused("on_error: {}", ProblemCode::MissingMember, 29, "`goto` is missing");
+    refused("on_error: [fail]", ProblemCode::BadValue, 29, "must be a string");
 }
 
 #[test]

@@ -29,8 +29,9 @@ pub(super) fn scope() -> Scope<'static> {
             (1, ended(br#"{"score":0.9, "tags":["x","y"]}"#)),
             (0, ended(br#""plain \u00e9 text""#)),
         ],
-        run: RunView { id: "r1", workflow: "w", version: 3, tenant: None },
+        run: RunView { id: "r1", workflow: "w", version: 3, tenant: None, ..RunView::default() },
         item: None,
+        locals: Vec::new(),
     }
 }
 

@@ -30,15 +30,37 @@ pub(super) struct Reader<'n> {
     file: &'n str,
     path: Vec<Segment>,
     problems: Vec<Problem>,
+    /// How many blocks it is inside of.
+    depth: usize,
 }
 
 impl<'n> Reader<'n> {
     pub(super) const fn new(root: &'n Node, file: &'n str) -> Self {
-        Self { root, file, path: Vec::new(), problems: Vec::new() }
+        Self { root, file, path: Vec::new(), problems: Vec::new(), depth: 0 }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems
+    }
+
+    pub(super) const fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Reads inside of a block.
+    pub(super) fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.depth += 1;
+        let value = read(self);
+        self.depth -= 1;
+        value
+    }
+
+    /// Reads below this member or position.
+    pub(super) fn enter<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(segment);
+        let value = read(self);
+        self.path.pop();
+        value
     }
 
     pub(super) fn problem(&mut self, code: ProblemCode, message: String) {
@@ -64,6 +86,17 @@ impl<'n> Reader<'n> {
         known: &[&str],
         later: &[&str],
     ) -> Option<Fields<'o>> {
+        self.object_with(node, known, later, &[])
+    }
+
+    /// The same, where some other names belong into something else.
+    pub(super) fn object_with<'o>(
+        &mut self,
+        node: &'o Node,
+        known: &[&str],
+        later: &[&str],
+        elsewhere: &[(&str, &str)],
+    ) -> Option<Fields<'o>> {
         let Kind::Object(members) = &node.kind else {
             self.bad_value(format!("must be an object, not {}", node.kind_name()));
             return None;
@@ -77,6 +110,8 @@ impl<'n> Reader<'n> {
                 (ProblemCode::NotSupported, format!("`{name}` is not supported yet in this version"))
             } else if known.contains(&name) {
                 continue;
+            } else if let Some((_, owner)) = elsewhere.iter().find(|(other, _)| *other == name) {
+                (ProblemCode::UnknownMember, format!("`{name}` is not known here; it is a member of {owner}"))
             } else {
                 let hint = match nearest(name, known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -225,6 +260,49 @@ impl<'n> Reader<'n> {
         let first = |c: char| c.is_ascii_alphabetic();
         let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         self.name(node, "letters, digits, `_` and `-`, starting with a letter", first, rest)
+    }
+
+    /// `name` or `name@version` of a workflow.
+    pub(super) fn workflow_target(&mut self, node: &Node) -> Option<String> {
+        let text = self.str(node)?;
+        let (name, version) =
+            text.split_once('@').map_or((text, None), |(name, version)| (name, Some(version)));
+        let bare = Node { place: node.place, kind: Kind::Scalar(Value::from(name)) };
+        self.workflow_name(&bare)?;
+        if version.is_some_and(|version| version.parse::<u32>().ok().is_none_or(|version| version == 0)) {
+            self.bad_value(format!("`{text}` names no version: it is a whole number from 1 behind the `@`"));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    pub(super) fn signal_name(&mut self, node: &Node) -> Option<String> {
+        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        self.name(node, "letters, digits, `.`, `_` and `-`", valid, valid)
+    }
+
+    /// A JSON Schema; whether it compiles is seen later.
+    pub(super) fn schema(&mut self, node: &Node) -> Option<Value> {
+        match &node.kind {
+            Kind::Object(_) | Kind::Scalar(Value::Bool(_)) => Some(node.to_value()),
+            _ => {
+                self.bad_value(format!("must be a JSON Schema, not {}", node.kind_name()));
+                None
+            }
+        }
+    }
+
+    /// The name of a zone that the time-zone database has.
+    pub(super) fn time_zone(&mut self, node: &Node) -> Option<String> {
+        let name = self.text(node)?;
+        if jiff::tz::TimeZone::get(&name).is_ok() {
+            return Some(name);
+        }
+        let names: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+        let hint = nearest(&name, names.iter().map(String::as_str))
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        self.bad_value(format!("there is no time zone `{name}`{hint}"));
+        None
     }
 
     fn name(

@@ -1,86 +1,206 @@
-//! One step.
+//! One step: its members, and which of them go with what it does.
 
+mod action;
+mod call;
+mod loops;
 mod switch;
+mod wait;
 
-use serde_json::{Map, Value};
-use tidemill_protocol::{ErrorClass, RetryPolicy};
+use serde_json::Value;
 
-use super::fields::{Fields, MAX_MS, Reader};
-use crate::definition::{ActionDefinition, ForEachDefinition, Join, OnError, StepDefinition};
+pub(super) use self::action::steps;
+use super::fields::{Fields, Reader};
+use crate::definition::{ActionDefinition, Join, OnError, StepDefinition};
 use crate::problem::ProblemCode;
 use crate::source::{Kind, Node};
 
 const MEMBERS: &[&str] = &[
     "id",
     "tool",
+    "workflow",
+    "steps",
+    "race",
+    "switch",
+    "wait",
+    "approval",
     "needs",
     "join",
     "when",
     "with",
+    "output",
+    "detached",
     "for_each",
+    "repeat",
     "retry",
     "timeout_ms",
     "on_error",
     "continue_on_error",
+    "compensate",
     "queue",
-    "switch",
     "match",
 ];
 /// Members that later versions carry out.
-const LATER: &[&str] = &[
-    "compensate",
-    "finally",
-    "while",
-    "until",
-    "race",
-    "workflow",
-    "signal",
-    "wait",
-    "approval",
-    "approve",
-    "fallback",
-    "cache",
-    "concurrency_key",
+const LATER: &[&str] = &["fallback", "cache", "concurrency_key"];
+/// Members of something else, and of what.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("while", "`repeat`"),
+    ("until", "`repeat` or `wait`"),
+    ("signal", "`wait`"),
+    ("goto", "`on_error`"),
+    ("finally", "the workflow"),
+    ("of", "`approval`"),
 ];
 
+/// What a step may do; it does one of these, or calls a tool and then waits.
+const ACTIONS: [&str; 7] = ["switch", "tool", "workflow", "steps", "race", "wait", "approval"];
+
+/// Members that have a meaning with some actions only.
+const OF_ACTIONS: &[(&str, &[&str])] = &[
+    ("with", &["tool", "workflow", "steps"]),
+    ("for_each", &["tool", "workflow", "steps"]),
+    ("repeat", &["tool", "workflow", "steps"]),
+    ("retry", &["tool"]),
+    ("timeout_ms", &["tool", "steps"]),
+    ("output", &["steps"]),
+    ("detached", &["workflow"]),
+    ("match", &["switch"]),
+    ("compensate", &["tool", "workflow", "steps", "race", "wait", "approval"]),
+];
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Among the steps of a workflow or block.
+    Ordinary,
+    /// In a race.
+    Branch,
+    /// Among those at the end of a run.
+    Closing,
+}
+
+impl Role {
+    /// Members that it has no use for, and why.
+    const fn refused(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Ordinary => (&[], ""),
+            Self::Branch => (
+                &["needs", "join", "when", "on_error", "continue_on_error", "compensate", "switch", "match"],
+                "has no meaning in a branch of a race",
+            ),
+            Self::Closing => (
+                &[
+                    "needs",
+                    "join",
+                    "workflow",
+                    "steps",
+                    "race",
+                    "switch",
+                    "match",
+                    "wait",
+                    "approval",
+                    "for_each",
+                    "repeat",
+                    "on_error",
+                    "continue_on_error",
+                    "compensate",
+                ],
+                "is not possible in `finally`, whose steps call tools, one by one",
+            ),
+        }
+    }
+}
+
 /// Reads a step. One without a valid id is dropped: nothing could name it.
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<StepDefinition> {
-    let fields = reader.object(node, MEMBERS, LATER)?;
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node, role: Role) -> Option<StepDefinition> {
+    let fields = reader.object_with(node, MEMBERS, LATER, ELSEWHERE)?;
+    let (refused, why) = role.refused();
+    reader.refuse(&fields, refused, why);
     let id = reader.required(&fields, "id", Reader::step_id);
+    let kind = kind(reader, &fields, role);
+    if let Some(kind) = kind {
+        fitting(reader, &fields, kind, refused);
+    }
+    let action = action::read(reader, &fields, kind);
+    let then_wait = match &action {
+        ActionDefinition::Tool { .. } => reader.optional(&fields, "wait", wait::wait),
+        _ => None,
+    };
     let step = StepDefinition {
         id: id.clone().unwrap_or_default(),
-        action: action(reader, &fields),
+        action,
         needs: reader.optional(&fields, "needs", needs).unwrap_or_default(),
         join: reader.optional(&fields, "join", join).unwrap_or_default(),
         when: reader.optional(&fields, "when", |_, node| Some(node.to_value())),
-        for_each: reader.optional(&fields, "for_each", for_each),
-        retry: reader.optional(&fields, "retry", retry).unwrap_or_default(),
+        for_each: reader.optional(&fields, "for_each", loops::for_each),
+        repeat: reader.optional(&fields, "repeat", loops::repeat),
+        then_wait,
+        retry: reader.optional(&fields, "retry", call::retry).unwrap_or_default(),
         timeout_ms: reader.optional(&fields, "timeout_ms", Reader::milliseconds),
         on_error: on_error(reader, &fields),
-        repeat: None,
-        then_wait: None,
-        compensate: None,
+        compensate: reader.optional(&fields, "compensate", call::call),
         queue: reader.optional(&fields, "queue", Reader::queue_name),
     };
+    combined(reader, &fields);
     id.map(|_| step)
 }
 
-fn action(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ActionDefinition {
-    if fields.has("switch") {
-        return ActionDefinition::Switch(switch::read(reader, fields));
-    }
-    reader.refuse(fields, &["match"], "has a meaning with `switch` only");
-    let later = LATER.iter().any(|name| fields.has(name));
-    let tool = if later && !fields.has("tool") {
-        // Whatever the step does instead has its own problem.
-        None
-    } else {
-        reader.required(fields, "tool", tool)
+/// What the step does; a problem where it does nothing or more than one thing.
+fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, role: Role) -> Option<&'static str> {
+    let mut given = ACTIONS.into_iter().filter(|action| fields.has(action));
+    let Some(first) = given.next() else {
+        let message = match role {
+            Role::Ordinary => {
+                "`tool` is missing, or another of `workflow`, `steps`, `race`, `switch`, `wait` and `approval`"
+            }
+            Role::Branch => {
+                "`tool` is missing, or another of `workflow`, `steps`, `race`, `wait` and `approval`"
+            }
+            Role::Closing => "`tool` is missing",
+        };
+        let elsewhere = LATER.iter().copied().chain(ELSEWHERE.iter().map(|(name, _)| *name));
+        // what stands there instead has its own problem
+        if !elsewhere.into_iter().any(|name| fields.has(name)) {
+            reader.problem(ProblemCode::MissingMember, message.to_owned());
+        }
+        return None;
     };
-    let with = reader.optional(fields, "with", |_, node| Some(node.to_value()));
-    ActionDefinition::Tool {
-        tool: tool.unwrap_or_default(),
-        with: with.unwrap_or_else(|| Value::Object(Map::new())),
+    for other in given.filter(|other| (first, *other) != ("tool", "wait")) {
+        reader.refuse(
+            fields,
+            &[other],
+            &format!("has no meaning in a step with `{first}`: a step does one thing"),
+        );
+    }
+    Some(first)
+}
+
+/// Says which members have no meaning with what the step does; what its place has refused is refused once.
+fn fitting(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str, refused: &[&str]) {
+    for (name, kinds) in OF_ACTIONS {
+        if kinds.contains(&kind) || refused.contains(name) {
+            continue;
+        }
+        let why = match kinds {
+            [only] => format!("has a meaning with `{only}` only, and no meaning in a step with `{kind}`"),
+            _ => format!("has no meaning in a step with `{kind}`"),
+        };
+        reader.refuse(fields, &[name], &why);
+    }
+}
+
+/// Members that each go with the action, and not with each other.
+fn combined(reader: &mut Reader<'_>, fields: &Fields<'_>) {
+    for (member, other) in [("for_each", "repeat"), ("for_each", "detached"), ("repeat", "detached")] {
+        if fields.has(other) {
+            let why = format!(
+                "and `{other}` exclude each other; put one of them into a block, `steps`, of the other"
+            );
+            reader.refuse(fields, &[member], &why);
+        }
+    }
+    if fields.has("tool") && fields.has("wait") {
+        let why = "does not go with a `tool` and a `wait`; put these two into a block, `steps`";
+        reader.refuse(fields, &["for_each", "repeat"], why);
     }
 }
 
@@ -99,33 +219,19 @@ fn on_error(reader: &mut Reader<'_>, fields: &Fields<'_>) -> OnError {
 }
 
 fn on_error_word(reader: &mut Reader<'_>, node: &Node) -> Option<OnError> {
-    const RESERVED: [&str; 2] = ["compensate", "goto"];
-    let reserved = RESERVED.into_iter().find(|word| {
-        node.member(word).is_some() || matches!(&node.kind, Kind::Scalar(Value::String(text)) if text == word)
-    });
-    if let Some(word) = reserved {
-        let message = format!("`{word}` is not supported yet in this version; use `fail` or `continue`");
-        reader.problem(ProblemCode::NotSupported, message);
+    if matches!(node.kind, Kind::Object(_)) {
+        let fields = reader.object(node, &["goto"], &[])?;
+        return reader.required(&fields, "goto", Reader::step_id).map(OnError::Goto);
+    }
+    if matches!(&node.kind, Kind::Scalar(Value::String(text)) if text == "goto") {
+        reader.bad_value("needs the step to go to: `on_error: { goto: ID }`".to_owned());
         return None;
     }
-    match reader.word(node, &["fail", "continue"])? {
+    match reader.word(node, &["fail", "continue", "compensate"])? {
         "continue" => Some(OnError::Continue),
+        "compensate" => Some(OnError::Compensate),
         _ => Some(OnError::Fail),
     }
-}
-
-/// `name` or `name@version`; whether it exists is the catalogue's to say.
-fn tool(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    const LONGEST: usize = 128;
-    let text = reader.text(node)?;
-    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@');
-    if (1..=LONGEST).contains(&text.len()) && text.chars().all(valid) && text.matches('@').count() <= 1 {
-        return Some(text);
-    }
-    reader.bad_value(format!(
-        "must be the name of a tool, `name` or `name@version`, of at most {LONGEST} characters"
-    ));
-    None
 }
 
 /// Ids of steps, each once.
@@ -135,12 +241,9 @@ fn needs(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
         return None;
     };
     let mut seen = std::collections::HashSet::new();
-    let ids = reader.each(nodes, |reader, node| {
-        let id = reader.text(node)?;
-        Some((id, node.place))
-    });
+    let ids = reader.each(nodes, |reader, node| reader.text(node));
     let mut needs = Vec::with_capacity(ids.len());
-    for (id, _) in ids {
+    for id in ids {
         if seen.insert(id.clone()) {
             needs.push(id);
         } else {
@@ -167,60 +270,4 @@ fn join(reader: &mut Reader<'_>, node: &Node) -> Option<Join> {
             None
         }
     }
-}
-
-fn for_each(reader: &mut Reader<'_>, node: &Node) -> Option<ForEachDefinition> {
-    if !matches!(node.kind, Kind::Object(_)) {
-        return items(reader, node).map(|items| ForEachDefinition {
-            items,
-            concurrency: None,
-            batch: None,
-            tolerate: None,
-        });
-    }
-    let fields = reader.object(node, &["items", "concurrency", "tolerate"], &[])?;
-    let items = reader.required(&fields, "items", items);
-    let concurrency =
-        reader.optional(&fields, "concurrency", |reader, node| reader.small_number(node, 1, 10_000));
-    let tolerate =
-        reader.optional(&fields, "tolerate", |reader, node| reader.small_number(node, 0, u32::MAX)).map(crate::plan::Tolerance::Count);
-    items.map(|items| ForEachDefinition { items, concurrency, batch: None, tolerate })
-}
-
-fn items(reader: &mut Reader<'_>, node: &Node) -> Option<Value> {
-    match &node.kind {
-        Kind::Array(_) | Kind::Scalar(Value::String(_)) => Some(node.to_value()),
-        _ => {
-            reader.bad_value(format!(
-                "must be an array or an expression that gives one, not {}",
-                node.kind_name()
-            ));
-            None
-        }
-    }
-}
-
-fn retry(reader: &mut Reader<'_>, node: &Node) -> Option<RetryPolicy> {
-    let fields = reader.object(node, &["max_attempts", "base_ms", "max_ms", "max_elapsed_ms", "on"], &[])?;
-    Some(RetryPolicy {
-        max_attempts: reader
-            .optional(&fields, "max_attempts", |reader, node| reader.small_number(node, 1, 1_000)),
-        base_ms: reader.optional(&fields, "base_ms", |reader, node| reader.number(node, 0, MAX_MS)),
-        max_ms: reader.optional(&fields, "max_ms", |reader, node| reader.number(node, 0, MAX_MS)),
-        max_elapsed_ms: reader
-            .optional(&fields, "max_elapsed_ms", |reader, node| reader.number(node, 0, MAX_MS)),
-        on: reader.optional(&fields, "on", classes),
-    })
-}
-
-fn classes(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ErrorClass>> {
-    let Kind::Array(nodes) = &node.kind else {
-        reader.bad_value(format!("must be an array of error classes, not {}", node.kind_name()));
-        return None;
-    };
-    let words = ErrorClass::ALL.map(ErrorClass::as_str);
-    Some(reader.each(nodes, |reader, node| {
-        let word = reader.word(node, &words)?;
-        ErrorClass::ALL.into_iter().find(|class| class.as_str() == word)
-    }))
 }

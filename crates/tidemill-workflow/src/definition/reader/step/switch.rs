@@ -8,12 +8,8 @@ use crate::definition::{CaseDefinition, Pick, SwitchDefinition};
 use crate::problem::ProblemCode;
 use crate::source::{Kind, Node};
 
-/// Members that are about a tool's call.
-const OF_CALLS: &[&str] = &["tool", "with", "for_each", "retry", "timeout_ms"];
-
-/// Reads `switch` and `match`; what a step with them must not have beside them is a problem.
+/// Reads `switch` and `match`.
 pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> SwitchDefinition {
-    reader.refuse(fields, OF_CALLS, "has no meaning in a step with `switch`, which calls no tool");
     let mut switch = reader.optional(fields, "switch", cases).unwrap_or_default();
     switch.pick = reader.optional(fields, "match", pick).unwrap_or_default();
     switch
