@@ -1,5 +1,8 @@
-//! Published workflows: looked up for checking inputs, and published after being checked as a whole.
+//! Published workflows: what a start gets, its input checked; published after being checked as a whole; moved through their life.
 
+mod against;
+mod life;
+mod publish;
 mod tools;
 
 use std::collections::HashMap;
@@ -7,16 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill_store::{Published, Store};
-use tidemill_workflow::{Definition, Plan, Problems};
+use tidemill_store::{Published, Startable, Store, WorkflowTarget};
+use tidemill_workflow::{AnyTool, Definition, Plan, Problems};
 use tokio::time::Instant;
 
 use crate::refusal::{Code, Refusal, nearest};
-use tools::AnyTool;
+pub use against::{Against, RunMisfit};
+pub use life::{Moved, Moving, VersionLine};
+pub use publish::{Checked, Publish, PublishedAs};
 pub(crate) use tools::KnownTools;
 
-/// How long it is believed which version is the newest.
-const NEWEST_FOR: Duration = Duration::from_secs(1);
+/// How long it is believed which version a start gets.
+const START_FOR: Duration = Duration::from_secs(1);
 /// Plans kept; beyond it all are dropped and compiled again when needed.
 const MAX_PLANS: usize = 1_000;
 
@@ -29,7 +34,8 @@ pub struct Workflows {
 
 #[derive(Debug, Default)]
 struct Cache {
-    newest: HashMap<String, (u32, Instant)>,
+    /// By target, as it was asked for.
+    starts: HashMap<String, (Startable, Instant)>,
     plans: HashMap<(String, u32), Known>,
 }
 
@@ -39,28 +45,6 @@ struct Known {
     has_schema: bool,
 }
 
-/// A definition that was published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedAs {
-    /// The workflow's name.
-    pub name: String,
-    /// The version, given or assigned.
-    pub version: u32,
-    /// Its number of steps.
-    pub steps: usize,
-    /// Whether the version is new; `false` when the same text was published before.
-    pub new: bool,
-}
-
-/// A definition that was checked and found good.
-#[derive(Debug)]
-pub struct Checked {
-    /// The definition.
-    pub definition: Definition,
-    /// Its plan.
-    pub plan: Plan,
-}
-
 impl Workflows {
     /// The workflows of a store.
     #[must_use]
@@ -68,128 +52,127 @@ impl Workflows {
         Self { store, cache: Mutex::default() }
     }
 
-    /// The plan of `name` or `name@version`, compiled when first asked for.
+    /// The plan of `name@version`, wherever that stands in its life, or of `name`: its newest active version, else its newest.
+    /// Compiled when first asked for.
     ///
     /// # Errors
-    /// No such workflow is published, its definition cannot be read, or Redis is not available.
+    /// No such workflow is published, its definition cannot be read or is damaged, or Redis is not available.
     pub async fn plan(&self, target: &str) -> Result<Arc<Plan>, Refusal> {
-        self.known(target).await.map(|known| known.plan)
+        let asked = target_of(target)?;
+        let version = match asked.version {
+            Some(version) => version,
+            None => self.version_to_show(asked.name).await?,
+        };
+        self.known(asked.name, version).await.map(|known| known.plan)
     }
 
-    async fn known(&self, target: &str) -> Result<Known, Refusal> {
-        let (name, version) = split(target)?;
-        let version = match version {
-            Some(version) => version,
-            None => self.newest(name).await?,
-        };
+    /// The version that a plain name shows.
+    async fn version_to_show(&self, name: &str) -> Result<u32, Refusal> {
+        let home = self.store.home();
+        if let Some(version) = home.newest(name).await? {
+            return Ok(version);
+        }
+        match home.versions(name).await?.last() {
+            Some(last) => Ok(last.version),
+            None => Err(self.never_heard(name).await?),
+        }
+    }
+
+    async fn known(&self, name: &str, version: u32) -> Result<Known, Refusal> {
         let key = (name.to_owned(), version);
         if let Some(known) = self.cache().plans.get(&key) {
             return Ok(known.clone());
         }
         let Some(published) = self.store.home().definition(name, Some(version)).await? else {
-            return Err(unknown(target, "no such version is published"));
+            return Err(unknown(&format!("{name}@{version}"), "no such version is published"));
         };
-        let known = compiled(&published)?;
+        self.keep(&published)
+    }
+
+    fn keep(&self, published: &Published) -> Result<Known, Refusal> {
+        let known = compiled(published)?;
         let mut cache = self.cache();
         if cache.plans.len() >= MAX_PLANS {
             cache.plans.clear();
         }
-        cache.plans.insert(key, known.clone());
+        cache.plans.insert((published.name.clone(), published.version), known.clone());
         Ok(known)
     }
 
-    async fn newest(&self, name: &str) -> Result<u32, Refusal> {
-        let known = self.cache().newest.get(name).copied();
-        if let Some((version, at)) = known
-            && at.elapsed() < NEWEST_FOR
+    /// Compiles every active version of every workflow, and keeps the plans. Replies what is wrong, one line each; none: all is well.
+    ///
+    /// # Errors
+    /// Redis is not available.
+    pub async fn validate_all(&self) -> Result<Vec<String>, tidemill_store::Error> {
+        let published = self.store.home().active_definitions().await?;
+        let started = Instant::now();
+        let (count, mut wrong) = (published.len(), Vec::new());
+        for definition in published {
+            let problem = match definition.map(|definition| self.keep(&definition)) {
+                Ok(Ok(_)) => continue,
+                Ok(Err(refusal)) => refusal.detail,
+                Err(damaged) => damaged.to_string(),
+            };
+            tracing::error!(problem, "a published workflow cannot be used");
+            wrong.push(problem);
+        }
+        let duration_ms = started.elapsed().as_secs_f64() * 1_000.0;
+        let result = if wrong.is_empty() { "valid" } else { "invalid" };
+        tracing::info!(count, invalid = wrong.len(), duration_ms, result, "workflow graph validation");
+        Ok(wrong)
+    }
+
+    /// What a start of this target gets, believed for a second.
+    async fn to_start(&self, target: &str) -> Result<Startable, Refusal> {
+        let known = self.cache().starts.get(target).copied();
+        if let Some((startable, at)) = known
+            && at.elapsed() < START_FOR
         {
-            return Ok(version);
+            return Ok(startable);
         }
-        let Some(version) = self.store.home().newest(name).await? else {
-            let all = self.store.home().workflows().await?;
-            let hint = nearest(name, all.iter().map(|(name, _)| name.as_str()))
-                .map_or_else(|| "publish it first".to_owned(), |near| format!("did you mean {near:?}?"));
-            return Err(unknown(name, &hint));
+        let startable = self.store.home().to_start(target_of(target)?).await?;
+        let mut cache = self.cache();
+        if cache.starts.len() >= MAX_PLANS {
+            cache.starts.clear();
+        }
+        cache.starts.insert(target.to_owned(), (startable, Instant::now()));
+        Ok(startable)
+    }
+
+    /// Checks that a run may be started with this target, and its input against the workflow's schema. Replies what is worth knowing
+    /// of the version that it gets.
+    ///
+    /// # Errors
+    /// The workflow is unknown, its version may not be started so, or it refuses the input.
+    pub async fn check_input(&self, target: &str, input: Option<&str>) -> Result<Option<String>, Refusal> {
+        let asked = target_of(target)?;
+        let startable = self.to_start(target).await?;
+        let sentence = startable.sentence(target);
+        let code = match startable {
+            Startable::Version { version, .. } => {
+                let known = self.known(asked.name, version).await?;
+                return fits(&known, input).map(|()| sentence);
+            }
+            Startable::Unknown if asked.version.is_none() => {
+                return Err(self.never_heard(asked.name).await?);
+            }
+            Startable::Unknown => return Err(unknown(target, "no such version is published")),
+            Startable::NoneActive => Code::NoActiveVersion,
+            Startable::Draft => Code::WorkflowDraft,
+            Startable::Archived => Code::WorkflowArchived,
         };
-        self.cache().newest.insert(name.to_owned(), (version, Instant::now()));
-        Ok(version)
+        Err(Refusal::new(code, sentence.unwrap_or_default()))
     }
 
-    /// Checks a run's input against its workflow's schema.
-    ///
-    /// # Errors
-    /// The workflow is unknown, or refuses the input.
-    pub async fn check_input(&self, target: &str, input: Option<&str>) -> Result<(), Refusal> {
-        let Known { plan, has_schema } = self.known(target).await?;
-        if !has_schema {
-            return Ok(());
-        }
-        let input: Value = serde_json::from_str(input.unwrap_or("{}")).map_err(|error| {
-            Refusal::new(Code::InvalidInput, format!("the input cannot be read: {error}"))
-        })?;
-        plan.validate_input(&input).map_err(|violations| {
-            let (name, version) = (&plan.name, plan.version);
-            let detail = format!("workflow {name}@{version} refuses the input: {}", violations.join("; "));
-            let problems = violations.into_iter().map(Value::String).collect();
-            Refusal::new(Code::InvalidInput, detail).with_problems(problems)
-        })
+    async fn never_heard(&self, name: &str) -> Result<Refusal, Refusal> {
+        let all = self.store.home().workflows().await?;
+        let hint = nearest(name, all.iter().map(|(name, _)| name.as_str()))
+            .map_or_else(|| "publish it first".to_owned(), |near| format!("did you mean {near:?}?"));
+        Ok(unknown(name, &hint))
     }
 
-    /// Checks a definition as a whole, against the tools that workers have announced and those that are built in.
-    /// With `any_tool`, unknown tools are let pass.
-    ///
-    /// # Errors
-    /// All problems of the definition; or Redis is not available.
-    pub async fn check(&self, text: &str, file: &str, any_tool: bool) -> Result<Checked, Refusal> {
-        let plan = if any_tool {
-            Plan::from_source(text, file, &AnyTool)
-        } else {
-            let tools = KnownTools::new(self.store.home().tools().await?);
-            Plan::from_source(text, file, &tools)
-        };
-        let plan = plan.map_err(|problems| refused(&problems))?;
-        let definition = Definition::parse(text, file).map_err(|problems| refused(&problems))?;
-        Ok(Checked { definition, plan })
-    }
-
-    /// Publishes a definition. One without a version becomes the next version, unless it is the same as the newest.
-    ///
-    /// # Errors
-    /// All problems of the definition; its version is published with another text; or Redis is not available.
-    pub async fn publish(&self, text: &str, file: &str, any_tool: bool) -> Result<PublishedAs, Refusal> {
-        let Checked { definition, plan } = self.check(text, file, any_tool).await?;
-        let (home, name, steps) = (self.store.home(), plan.name.clone(), plan.steps.len());
-        let answer = |version, new| PublishedAs { name: name.clone(), version, steps, new };
-        if let Some(version) = definition.version {
-            let before = home.definition(&name, Some(version)).await?;
-            if !home.publish(&name, version, text).await? {
-                return Err(Refusal::new(
-                    Code::VersionTaken,
-                    format!(
-                        "{name}@{version} is published with another text, which never changes; raise the version, or leave it out to get the next one"
-                    ),
-                ));
-            }
-            self.cache().newest.remove(&name);
-            return Ok(answer(version, before.is_none()));
-        }
-        // another publisher may take the next version at the same time
-        for _ in 0..10 {
-            let newest = home.definition(&name, None).await?;
-            let version = newest.as_ref().map_or(1, |newest| newest.version + 1);
-            if let Some(newest) = &newest
-                && same_but_version(&definition, newest)
-            {
-                return Ok(answer(newest.version, false));
-            }
-            let mut numbered = definition.clone();
-            numbered.version = Some(version);
-            if home.publish(&name, version, &numbered.to_value().to_string()).await? {
-                self.cache().newest.remove(&name);
-                return Ok(answer(version, true));
-            }
-        }
-        Err(Refusal::new(Code::VersionTaken, format!("others publish {name:?} at the same time; try again")))
+    fn forget_starts(&self) {
+        self.cache().starts.clear();
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -197,28 +180,37 @@ impl Workflows {
     }
 }
 
-/// Splits `name` or `name@version`.
-pub(crate) fn split(target: &str) -> Result<(&str, Option<u32>), Refusal> {
-    match target.split_once('@') {
-        None => Ok((target, None)),
-        Some((name, version)) => match version.parse() {
-            Ok(version) => Ok((name, Some(version))),
-            Err(_) => Err(unknown(target, "a version is a whole number")),
-        },
+fn fits(known: &Known, input: Option<&str>) -> Result<(), Refusal> {
+    let Known { plan, has_schema } = known;
+    if !has_schema {
+        return Ok(());
     }
+    let input: Value = serde_json::from_str(input.unwrap_or("{}"))
+        .map_err(|error| Refusal::new(Code::InvalidInput, format!("the input cannot be read: {error}")))?;
+    plan.validate_input(&input).map_err(|violations| {
+        let (name, version) = (&plan.name, plan.version);
+        let detail = format!("workflow {name}@{version} refuses the input: {}", violations.join("; "));
+        let problems = violations.into_iter().map(Value::String).collect();
+        Refusal::new(Code::InvalidInput, detail).with_problems(problems)
+    })
 }
 
-fn same_but_version(definition: &Definition, newest: &Published) -> bool {
-    let Ok(mut stored) = Definition::parse(&newest.source, "") else { return false };
-    stored.version = None;
-    stored == *definition
+/// Reads `name`, `name@version` or `name@version-draft`.
+pub(crate) fn target_of(target: &str) -> Result<WorkflowTarget<'_>, Refusal> {
+    WorkflowTarget::parse(target).ok_or_else(|| {
+        let hint = "a version is a whole number, and behind it may stand -draft: name@3, name@4-draft";
+        unknown(target, hint)
+    })
 }
 
 fn compiled(published: &Published) -> Result<Known, Refusal> {
-    let file = format!("{}@{}", published.name, published.version);
+    let file = format!("workflow {}@{}", published.name, published.version);
     let definition = Definition::parse(&published.source, &file).map_err(|problems| refused(&problems))?;
     let has_schema = definition.input.is_some();
-    let plan = definition.compile(&AnyTool).map_err(|problems| refused(&problems))?;
+    let mut plan = definition.compile(&AnyTool).map_err(|problems| refused(&problems))?;
+    // what it was published as is what it is called, whatever its text says
+    plan.name.clone_from(&published.name);
+    plan.version = published.version;
     Ok(Known { plan: Arc::new(plan), has_schema })
 }
 

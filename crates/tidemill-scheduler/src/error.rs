@@ -11,7 +11,8 @@ pub enum Error {
     Setting(#[from] crate::InvalidSetting),
     /// A published definition is not valid: nothing that needs it could run.
     #[error(
-        "published workflows are not valid, so no run of them could start; publish a corrected version or remove them:\n{0}"
+        "published workflows are not valid, so no run of them could start; publish a corrected version and archive this one \
+         (`tidemill workflow archive NAME@VERSION --reason …`):\n{0}"
     )]
     BadWorkflows(String),
     /// A task that the scheduler cannot do without has failed.

@@ -1,4 +1,4 @@
-//! Workflows: published, checked, shown.
+//! Workflows: published, checked, listed, shown.
 
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use super::Door;
 use super::answer::ProblemView;
 use super::body::{self, BodyType};
 use super::query::Asked;
+use super::services::Asker;
 use crate::refusal::{Code, Refusal};
-use crate::workflows::{Checked, split};
+use crate::workflows::{Against, Publish, target_of};
 
 /// How a definition is checked.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -25,6 +26,14 @@ pub(super) struct PublishQuery {
     any_tool: bool,
     /// The file's name, for the places of problems (default `workflow`).
     file: Option<String>,
+    /// `PUT` alone: publish it as a draft, which a plain name never starts.
+    draft: bool,
+    /// `PUT` alone: refuse it unless every live run of its other versions would also be possible under it.
+    require_compatible: bool,
+    /// `PUT` alone: why, for the audit.
+    why: Option<String>,
+    /// `POST` alone: compare it with every live run of its other versions.
+    against_runs: bool,
 }
 
 /// A definition that was published.
@@ -36,6 +45,8 @@ pub(super) struct PublishedView {
     version: u32,
     /// Its number of steps.
     steps: usize,
+    /// Where it stands in its life: `draft`, `active`, `deprecated` or `archived`.
+    state: &'static str,
     /// Whether the version is new; `false` when the same text was published before.
     new: bool,
 }
@@ -49,6 +60,9 @@ pub(super) struct CheckedView {
     version: Option<u32>,
     /// Its number of steps.
     steps: usize,
+    /// How it stands to the live runs, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against_runs: Option<Against>,
 }
 
 /// A published workflow.
@@ -77,8 +91,9 @@ pub(super) struct WorkflowsView {
 struct WorkflowLine {
     /// Its name.
     name: String,
-    /// Its newest version.
-    version: u32,
+    /// Its newest active version; absent where none is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
 }
 
 async fn definition_of(door: &Door, request: Request) -> Result<String, Refusal> {
@@ -100,16 +115,27 @@ async fn definition_of(door: &Door, request: Request) -> Result<String, Refusal>
 pub(super) async fn publish(
     State(door): State<Door>,
     Asked(query): Asked<PublishQuery>,
+    asker: Asker,
     request: Request,
 ) -> Result<Response, Refusal> {
     let text = definition_of(&door, request).await?;
-    let file = query.file.as_deref().unwrap_or("workflow");
-    let published = door.workflows().publish(&text, file, query.any_tool).await?;
+    let publish = Publish {
+        text: &text,
+        file: query.file.as_deref().unwrap_or("workflow"),
+        any_tool: query.any_tool,
+        draft: query.draft,
+        require_compatible: query.require_compatible,
+        who: asker.who(),
+        why: query.why.as_deref().unwrap_or("published"),
+    };
+    let published = door.workflows().publish(&publish).await;
+    let published = published.inspect_err(|refusal| door.intake().meters().definition_refused(refusal))?;
     let status = if published.new { StatusCode::CREATED } else { StatusCode::OK };
     let view = PublishedView {
         name: published.name,
         version: published.version,
         steps: published.steps,
+        state: published.state.as_str(),
         new: published.new,
     };
     Ok((status, Json(view)).into_response())
@@ -128,8 +154,14 @@ pub(super) async fn validate(
 ) -> Result<Json<CheckedView>, Refusal> {
     let text = definition_of(&door, request).await?;
     let file = query.file.as_deref().unwrap_or("workflow");
-    let Checked { definition, plan } = door.workflows().check(&text, file, query.any_tool).await?;
-    Ok(Json(CheckedView { name: plan.name, version: definition.version, steps: plan.steps.len() }))
+    let checked = door.workflows().check(&text, file, query.any_tool).await;
+    let checked = checked.inspect_err(|refusal| door.intake().meters().definition_refused(refusal))?;
+    let against_runs = match query.against_runs {
+        true => Some(door.workflows().against_runs(&checked).await?),
+        false => None,
+    };
+    let (version, steps) = (checked.definition.version, checked.plan.steps.len());
+    Ok(Json(CheckedView { name: checked.plan.name, version, steps, against_runs }))
 }
 
 /// Lists the published workflows.
@@ -142,7 +174,7 @@ pub(super) async fn list(State(door): State<Door>) -> Result<Json<WorkflowsView>
     Ok(Json(WorkflowsView { workflows }))
 }
 
-/// A published workflow: `name` (the newest version) or `name@version`.
+/// A published workflow: `name` (the newest active version, else the newest) or `name@version`.
 #[utoipa::path(get, path = "/v1/workflows/{name}", tag = "workflows", operation_id = "get_workflow",
     params(("name" = String, Path, description = "`name` or `name@version`")),
     responses((status = 200, description = "The workflow", body = WorkflowView),
@@ -152,12 +184,12 @@ pub(super) async fn show(
     Path(target): Path<String>,
 ) -> Result<Json<WorkflowView>, Refusal> {
     let plan = door.workflows().plan(&target).await?;
-    let (name, _) = split(&target)?;
+    let name = target_of(&target)?.name;
     let home = door.store().home();
     let Some(published) = home.definition(name, Some(plan.version)).await? else {
         return Err(Refusal::new(Code::UnknownWorkflow, format!("workflow {target:?} was removed just now")));
     };
-    let versions = home.versions(name).await?;
+    let versions = home.versions(name).await?.into_iter().map(|record| record.version).collect();
     let view = WorkflowView {
         name: published.name,
         version: published.version,

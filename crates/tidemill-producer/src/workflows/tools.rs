@@ -45,20 +45,3 @@ impl ToolCatalog for KnownTools {
         names
     }
 }
-
-/// A catalogue that has every tool, for definitions that were checked when they were published.
-pub(super) struct AnyTool;
-
-impl ToolCatalog for AnyTool {
-    fn knows(&self, _: &str) -> bool {
-        true
-    }
-
-    fn input_schema(&self, _: &str) -> Option<Value> {
-        None
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-}

@@ -8,7 +8,10 @@ async fn a_version_is_published_once_and_never_changes() {
     let door = Door::open().await;
     let first = door.publish(FLOW).await;
     assert_eq!(first.status, 201, "{}", first.body);
-    assert_eq!(first.json(), serde_json::json!({"name": "flow", "version": 1, "steps": 3, "new": true}));
+    assert_eq!(
+        first.json(),
+        serde_json::json!({"name": "flow", "version": 1, "steps": 3, "state": "active", "new": true})
+    );
     let again = door.publish(FLOW).await;
     assert_eq!((again.status, again.json()["new"].as_bool()), (200, Some(false)));
     let other = FLOW.replace("id: c", "id: d");
