@@ -68,7 +68,7 @@ impl Course {
             | StepState::Skipped
             | StepState::Cancelled
             | StepState::TimedOut => self.ended_ms = Some(record.at_ms),
-            StepState::Pending | StepState::Parked | StepState::Retrying => {}
+            StepState::Pending | StepState::Parked | StepState::Retrying | StepState::Waiting => {}
         }
     }
 }

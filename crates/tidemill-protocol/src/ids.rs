@@ -42,6 +42,28 @@ pub fn check_id(id: &str) -> Result<(), InvalidName> {
     })
 }
 
+/// The longest id of a run that another asked for, in bytes.
+pub const MAX_CHILD_ID_BYTES: usize = 1024;
+
+/// Stands between the id of a run and that of what it asked for; no id that a caller gives has it.
+pub const CHILD: char = '~';
+
+/// Checks the id of something that exists: a caller's, or that of a run that another asked for.
+///
+/// # Errors
+/// The id is empty, too long, or has a character that no id has.
+pub fn check_any_id(id: &str) -> Result<(), InvalidName> {
+    check("id", id, MAX_CHILD_ID_BYTES, "1 to 1024 of A-Z a-z 0-9 . _ : @ / - ~", |b| {
+        b.is_ascii_alphanumeric() || b"._:@/-~".contains(&b)
+    })
+}
+
+/// The run that began it all: of a run that another asked for, the first of them.
+#[must_use]
+pub fn root_of(id: &str) -> &str {
+    id.split(CHILD).next().unwrap_or(id)
+}
+
 /// Checks a queue's name: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 ///
 /// # Errors
@@ -119,6 +141,12 @@ impl EntryId {
         self.0.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or(0)
     }
 
+    /// Its number among the entries of its millisecond.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.0.split_once('-').and_then(|(_, seq)| seq.parse().ok()).unwrap_or(0)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -138,15 +166,24 @@ impl fmt::Debug for EntryId {
     }
 }
 
-/// The partition that an id lives in: CRC-32 (IEEE) of its bytes modulo the number of partitions.
+/// The partition that an id lives in: CRC-32 (IEEE) of its bytes modulo the number of partitions. A run that another asked for lives
+/// where the first of them lives: only what stands before the first `~` counts.
 #[must_use]
 pub fn partition_of(id: &str, partitions: u32) -> u32 {
-    if partitions <= 1 { 0 } else { crc32fast::hash(id.as_bytes()) % partitions }
+    if partitions <= 1 { 0 } else { crc32fast::hash(root_of(id).as_bytes()) % partitions }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{EntryId, check_id, check_queue, check_tenant, partition_of};
+
+    #[test]
+    fn what_a_run_asked_for_lives_where_it_lives() {
+        for partitions in [1, 4, 7] {
+            assert_eq!(partition_of("order-7~each.3~x.0", partitions), partition_of("order-7", partitions));
+        }
+        assert!(check_id("order-7~each.3").is_err() && super::check_any_id("order-7~each.3").is_ok());
+    }
 
     #[test]
     fn ids_that_could_break_a_key_or_a_log_line_are_refused() {

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 
-use crate::ids::{EntryId, check_id, check_queue, check_target, check_tenant, check_user};
+use crate::ids::{EntryId, check_any_id, check_id, check_queue, check_target, check_tenant, check_user};
+use crate::labels::Labels;
+use crate::mode::ExecutionMode;
 use crate::payload::{Encoding, Payload};
 
 /// What an entry asks for.
@@ -41,6 +43,10 @@ pub struct Extras {
     pub priority: Option<u8>,
     /// Queue for a workflow's steps.
     pub queue: Option<String>,
+    /// How a workflow's steps are carried out, in place of what the workflow and the pool say.
+    pub mode: Option<ExecutionMode>,
+    /// What a run is found by.
+    pub labels: Labels,
     /// Wait after enqueueing, in milliseconds.
     pub delay_ms: Option<u64>,
     /// Not before this time, in Unix milliseconds.
@@ -69,10 +75,31 @@ pub struct Extras {
     pub first_attempt_ms: Option<u64>,
     /// Whether it was put aside before: its time has come, then.
     pub was_put_aside: bool,
+    /// The group in which it waited for its turn.
+    pub group: Option<String>,
     /// The tiers from whose lines it was called up.
     pub tickets: Vec<String>,
     /// Where it stood in those lines, one number each, in the same order.
     pub line_score: Option<String>,
+    /// What a run that another asked for carries.
+    pub child: Option<Box<ChildExtras>>,
+}
+
+/// What a run that another asked for carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChildExtras {
+    /// Who asked: `<run> <step> <key>`; absent for one that nobody waits for.
+    pub parent: Option<String>,
+    /// The block of the workflow that it runs, by its path.
+    pub block: Option<String>,
+    /// What its expressions see besides: a JSON object.
+    pub locals: Option<Bytes>,
+}
+
+impl Extras {
+    fn child_mut(&mut self) -> &mut ChildExtras {
+        self.child.get_or_insert_with(Box::default)
+    }
 }
 
 /// The place in a line of work that names none.
@@ -144,7 +171,7 @@ fn malformed(message: impl Into<String>) -> Malformed {
 }
 
 /// The public fields, in the order of the protocol page.
-pub const FIELDS: [&str; 20] = [
+pub const FIELDS: [&str; 22] = [
     "tool",
     "workflow",
     "input",
@@ -154,6 +181,8 @@ pub const FIELDS: [&str; 20] = [
     "user",
     "priority",
     "queue",
+    "mode",
+    "labels",
     "delay_ms",
     "run_at_ms",
     "timeout_ms",
@@ -318,6 +347,14 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         b"user" => extras.user = Some(named(text("user", value)?, check_user)?),
         b"priority" => extras.priority = Some(priority(value)?),
         b"queue" => extras.queue = Some(named(text("queue", value)?, check_queue)?),
+        b"mode" => {
+            let mode = text("mode", value)?.parse::<ExecutionMode>();
+            extras.mode = Some(mode.map_err(|error| malformed(format!("field \"mode\": {error}")))?);
+        }
+        b"labels" => {
+            let labels = Labels::parse(&value);
+            extras.labels = labels.map_err(|error| malformed(format!("field \"labels\": {error}")))?;
+        }
         b"delay_ms" => extras.delay_ms = Some(number("delay_ms", value)?),
         b"run_at_ms" => extras.run_at_ms = Some(number("run_at_ms", value)?),
         b"timeout_ms" => extras.timeout_ms = Some(number("timeout_ms", value)?),
@@ -335,7 +372,12 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         b"_deaths" => extras.deaths = number("_deaths", value)?,
         b"_first_ms" => extras.first_attempt_ms = Some(number("_first_ms", value)?),
         b"_why" => extras.was_put_aside = true,
+        b"_group" => extras.group = Some(text("_group", value)?),
         b"_ticket" => extras.tickets = tickets(&text("_ticket", value)?),
+        b"_id" => extras.id = Some(named(text("_id", value)?, check_any_id)?),
+        b"_parent" => extras.child_mut().parent = Some(text("_parent", value)?),
+        b"_block" => extras.child_mut().block = Some(text("_block", value)?),
+        b"_locals" => extras.child_mut().locals = Some(value),
         b"_score" => extras.line_score = Some(text("_score", value)?),
         name if name.starts_with(b"_") => {}
         name => {

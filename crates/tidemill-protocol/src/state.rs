@@ -19,6 +19,8 @@ pub enum StepState {
     Parked,
     /// Waits for its next attempt.
     Retrying,
+    /// Waits for a time, a signal, a person or other runs; costs no slot.
+    Waiting,
     /// Ended well.
     Succeeded,
     /// Ended after its last attempt failed.
@@ -33,12 +35,13 @@ pub enum StepState {
 
 impl StepState {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Pending,
         Self::Ready,
         Self::Running,
         Self::Parked,
         Self::Retrying,
+        Self::Waiting,
         Self::Succeeded,
         Self::Failed,
         Self::Skipped,
@@ -46,10 +49,14 @@ impl StepState {
         Self::TimedOut,
     ];
 
-    /// Every legal move. `running → ready` is a hand-back or a reclaim.
+    /// Every legal move. `running → ready` is a hand-back or a reclaim; a step that has not run succeeds when a person, or the run
+    /// that is repeated, gives its output.
     pub const MOVES: &'static [(Self, Self)] = &[
         (Self::Pending, Self::Ready),
+        (Self::Pending, Self::Succeeded),
+        (Self::Pending, Self::Skipped),
         (Self::Ready, Self::Running),
+        (Self::Ready, Self::Succeeded),
         (Self::Ready, Self::Parked),
         (Self::Ready, Self::Skipped),
         (Self::Ready, Self::Cancelled),
@@ -57,16 +64,23 @@ impl StepState {
         (Self::Running, Self::Ready),
         (Self::Running, Self::Parked),
         (Self::Running, Self::Retrying),
+        (Self::Running, Self::Waiting),
         (Self::Running, Self::Succeeded),
         (Self::Running, Self::Failed),
         (Self::Running, Self::Cancelled),
         (Self::Running, Self::TimedOut),
         (Self::Parked, Self::Ready),
+        (Self::Parked, Self::Succeeded),
         (Self::Parked, Self::Cancelled),
         (Self::Parked, Self::TimedOut),
         (Self::Retrying, Self::Ready),
+        (Self::Retrying, Self::Succeeded),
         (Self::Retrying, Self::Cancelled),
         (Self::Retrying, Self::TimedOut),
+        (Self::Waiting, Self::Ready),
+        (Self::Waiting, Self::Succeeded),
+        (Self::Waiting, Self::Cancelled),
+        (Self::Waiting, Self::TimedOut),
     ];
 
     /// The word in Redis, the API, metrics and logs.
@@ -78,6 +92,7 @@ impl StepState {
             Self::Running => "running",
             Self::Parked => "parked",
             Self::Retrying => "retrying",
+            Self::Waiting => "waiting",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -96,7 +111,9 @@ impl StepState {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         match self {
-            Self::Pending | Self::Ready | Self::Running | Self::Parked | Self::Retrying => false,
+            Self::Pending | Self::Ready | Self::Running | Self::Parked | Self::Retrying | Self::Waiting => {
+                false
+            }
             Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled | Self::TimedOut => true,
         }
     }

@@ -11,6 +11,25 @@ pub enum Work {
     Job(Job),
     /// A part of a run.
     Part(RunPart),
+    /// Something that whoever starts runs is told, in the stream of requested runs.
+    Notice(Notice),
+}
+
+/// Something that whoever starts runs is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A run has ended that others wait for, or that has steps waiting.
+    Ended {
+        /// The run's id.
+        run: String,
+    },
+    /// A request was cancelled that waited for its turn in a group.
+    Left {
+        /// The id of the run that was asked for.
+        run: String,
+        /// The group's name.
+        group: String,
+    },
 }
 
 /// A part of a run, dispatched by the function library.
@@ -54,6 +73,8 @@ pub enum Part {
     },
     /// The computing of the run's output.
     Finish,
+    /// What is next at the run's end: a step that undoes another, one that comes last, or the end itself.
+    Close,
     /// The rest of a fan-out too wide for one call.
     Fan {
         /// The step whose dependents are dispatched; absent for the run's first steps.
@@ -65,12 +86,32 @@ pub enum Part {
     },
 }
 
+impl Notice {
+    /// The notice that an entry is, if it is one.
+    #[must_use]
+    pub fn of(fields: &[(Bytes, Bytes)]) -> Option<Self> {
+        let [(name, told)] = fields else { return None };
+        let told = std::str::from_utf8(told).ok()?;
+        match &**name {
+            b"ended" => Some(Self::Ended { run: told.to_owned() }),
+            b"left" => {
+                let (run, group) = told.split_once(' ')?;
+                Some(Self::Left { run: run.to_owned(), group: group.to_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Work {
     /// Reads an entry.
     ///
     /// # Errors
     /// The entry is neither a job (see [`Reader::read`]) nor a well-formed part of a run.
     pub fn read(reader: Reader, fields: Vec<(Bytes, Bytes)>) -> Result<Self, Malformed> {
+        if let Some(notice) = Notice::of(&fields) {
+            return Ok(Self::Notice(notice));
+        }
         if fields.first().is_some_and(|(name, _)| &**name == b"run")
             || fields.iter().any(|(name, _)| &**name == b"run")
         {
@@ -98,6 +139,7 @@ impl RunPart {
             (Some(step), None) if find("gather")?.is_some() => Part::Gather { step },
             (Some(step), None) => Part::Step { step },
             (None, _) if find("finish")?.is_some() => Part::Finish,
+            (None, _) if find("close")?.is_some() => Part::Close,
             (None, _) => {
                 let origin = find("fan")?.ok_or_else(|| bad("fan"))?;
                 Part::Fan {

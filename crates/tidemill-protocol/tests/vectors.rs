@@ -61,7 +61,7 @@ impl Vector {
         let fields = self.fields.iter().map(|(name, value)| (name.bytes(), value.bytes())).collect();
         match Work::read(Reader::default(), fields) {
             Ok(Work::Job(job)) => Ok(job),
-            Ok(Work::Part(part)) => panic!("{}: read as {part:?}", self.name),
+            Ok(other) => panic!("{}: read as {other:?}", self.name),
             Err(malformed) => Err(malformed.code.to_owned()),
         }
     }
@@ -82,6 +82,8 @@ fn written(job: &Job) -> Map<String, Value> {
         ("user", json!(extras.user)),
         ("priority", json!(extras.priority)),
         ("queue", json!(extras.queue)),
+        ("mode", json!(extras.mode)),
+        ("labels", if extras.labels.is_empty() { Value::Null } else { json!(extras.labels) }),
         ("delay_ms", json!(extras.delay_ms)),
         ("run_at_ms", json!(extras.run_at_ms)),
         ("timeout_ms", json!(extras.timeout_ms)),

@@ -20,7 +20,11 @@ local function cancel(keys, args)
   if waits then
     local packed = redis.call('HGET', deferred, 'j:' .. id)
     redis.call('HDEL', deferred, 'j:' .. id)
-    keep_cancelled(packed and cmsgpack.unpack(packed), id, result, now)
+    local fields = packed and cmsgpack.unpack(packed)
+    keep_cancelled(fields, id, result, now)
+    -- whoever starts runs lets the next of its group have the turn
+    local of_group = fields and field(fields, '_group')
+    if of_group then redis.call('XADD', stream, '*', 'left', id .. ' ' .. of_group) end
     return 'cancelled'
   end
   if string.match(id, '^%d+%-%d+$') then

@@ -1,5 +1,5 @@
 -- Puts work aside until it is due: a retry, a delay, a parked call. The entry's fields wait as MessagePack beside the due time.
--- Replies per entry: 1 deferred | 0 stale | -1 conflict (the step is not in flight by this entry) | -3 run gone.
+-- Replies per entry: 1 deferred | 0 stale, or a second request of a run that waits (dropped) | -1 conflict (the step is not in flight by this entry) | -3 run gone.
 -- Keys after the fixed ones: (run, audit, records) per entry; a plain job repeats the stream there.
 -- Args after the fixed ones, per entry: entry, member, in_ms, at_ms (one of them 0), state, note, run step ('' for a job), name,
 -- ran_ms, attempt, change count, then (field, value) pairs that replace or join the entry's fields.
@@ -17,7 +17,8 @@ local function defer(keys, args)
     for c = arg, arg + tonumber(changes) - 1, 2 do replaced[args[c]] = args[c + 1] end
     arg = arg + tonumber(changes)
     local fields = take_off(stream, group, o.entry)
-    if not fields then
+    if not fields or (queue == '@runs' and redis.call('ZSCORE', due, member)) then
+      -- the first request of an id is the run: one that waits already is not replaced
       replies[i] = 0
     else
       local at = at_ms ~= '0' and at_ms or plus(now, in_ms)

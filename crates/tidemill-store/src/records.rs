@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use serde::Serialize;
-use tidemill_protocol::{AuditRecord, RunState, StepRecord};
+use tidemill_protocol::{AuditRecord, Labels, RunState, StepRecord};
 
 use crate::{Error, Partition};
 
@@ -377,10 +377,20 @@ impl Partition {
         if gone.is_empty() {
             return Ok(0);
         }
-        let mut drop = Pipeline::with_capacity(gone.len() + 1);
-        for run in &gone {
-            drop.cmd("UNLINK").arg(self.keys().run(run)).arg(self.keys().audit(run)).ignore();
+        let mut named = Cmd::new();
+        named.arg("HMGET").arg(self.keys().labelled()).arg(&gone);
+        let labels: Vec<Option<String>> =
+            self.link().query("asking for the labels of old runs", &named).await?;
+        let mut drop = Pipeline::with_capacity(gone.len() + 3);
+        for (run, labels) in gone.iter().zip(&labels) {
+            let keys = self.keys();
+            drop.cmd("UNLINK").arg(keys.run(run)).arg(keys.audit(run)).arg(keys.children(run)).ignore();
+            for label in Labels::stored(labels.as_deref().unwrap_or_default().as_bytes()).words() {
+                drop.cmd("ZREM").arg(keys.label(&label)).arg(run).ignore();
+            }
         }
+        drop.cmd("HDEL").arg(self.keys().labelled()).arg(&gone).ignore();
+        drop.cmd("ZREM").arg(self.keys().started()).arg(&gone).ignore();
         drop.cmd("ZREM").arg(&ended).arg(&gone).ignore();
         self.link().pipeline::<()>("deleting old runs", &drop).await?;
         Ok(gone.len() as u64)

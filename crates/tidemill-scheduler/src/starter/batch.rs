@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tidemill_protocol::{ExecutionMode, Labels, Payload};
 use tidemill_store::{NewRun, RootStep};
 use tidemill_workflow::Plan;
 
+use super::group::Membership;
+use super::marks;
 use super::request::{Refusal, Request};
 use crate::settings::Settings;
 
@@ -18,8 +21,15 @@ pub(crate) struct Prepared {
     /// `name@version`.
     pub(super) workflow: String,
     plan: Arc<Plan>,
+    pub(super) mode: ExecutionMode,
     deadline_ms: u64,
+    input: Payload,
     fields: Vec<(&'static str, Vec<u8>)>,
+    /// What is left of the request's own deadline.
+    pub(super) left_ms: Option<u64>,
+    pub(super) retention_ms: u64,
+    pub(super) labels: Labels,
+    pub(super) membership: Option<Membership>,
 }
 
 impl Prepared {
@@ -28,8 +38,16 @@ impl Prepared {
         request: Request,
         plan: &Arc<Plan>,
         left_ms: Option<u64>,
-        settings: &Settings,
+        (settings, of_pool): (&Settings, ExecutionMode),
     ) -> Result<Self, Box<Refusal>> {
+        let plan = block_of(&request, plan)?;
+        let mode = request
+            .job
+            .extras()
+            .mode
+            .or_else(|| plan.mode.as_deref().and_then(ExecutionMode::parse))
+            .unwrap_or(of_pool);
+        let plan = &if mode.is_sequential() { plan.in_order() } else { plan };
         let input = request.input()?;
         let value = input.parse::<serde_json::Value>();
         let value = value.map_err(|error| request.refuse("invalid_input", error.to_string()))?;
@@ -38,15 +56,18 @@ impl Prepared {
             request.refuse("invalid_input", reason)
         })?;
         let extras = request.job.extras();
-        let timeout_ms = extras.timeout_ms.or(plan.timeout_ms);
+        let timeout_ms = extras.timeout_ms.or(plan.timeout_ms).or(settings.run_timeout_ms);
         let deadline_ms = [timeout_ms, left_ms].into_iter().flatten().min().map_or(0, |bound| bound.max(1));
         let retention_ms = plan.retention_ms.unwrap_or(settings.run_retention_ms);
-        let mut fields = vec![("in", input.bytes().to_vec()), ("rms", retention_ms.to_string().into_bytes())];
+        let marks = marks::of(&request, plan, input.bytes())?;
+        let mut fields = vec![("rms", retention_ms.to_string().into_bytes())];
         let mut add = |name, value: Option<String>| {
             if let Some(value) = value {
                 fields.push((name, value.into_bytes()));
             }
         };
+        // what is not there is the default, so that most runs have nothing more to carry
+        add("md", (mode != ExecutionMode::default()).then(|| mode.to_string()));
         add("rt", extras.result_ttl_ms.map(|ttl| ttl.to_string()));
         add("rp", extras.reply_to.clone());
         add("ten", extras.tenant.clone());
@@ -55,8 +76,45 @@ impl Prepared {
         add("tp", extras.traceparent.clone());
         add("ts", extras.tracestate.clone());
         add("qu", extras.queue.clone());
-        let workflow = format!("{}@{}", plan.name, plan.version);
-        Ok(Self { workflow, plan: Arc::clone(plan), deadline_ms, fields, request })
+        let membership = marks.membership.or_else(|| Membership::of_pool(&request, settings.max_live_runs));
+        add("grp", membership.as_ref().map(|membership| membership.name.clone()));
+        if plan.waits() {
+            add("wa", Some("1".to_owned()));
+            add("a", Some(plan.roots().len().min(MOST_ROOTS).to_string()));
+        }
+        // the queue of the run's own entries, for whoever begins its end from outside
+        add("cl", plan.closes().then(|| extras.queue.clone().unwrap_or_else(|| plan.queue.clone())));
+        if let Some(child) = extras.child.as_deref() {
+            add("par", child.parent.clone());
+            fields.extend(child.locals.as_ref().map(|locals| ("loc", locals.to_vec())));
+        }
+        let workflow = plan.reference();
+        let labels = marks.labels;
+        let plan = Arc::clone(plan);
+        Ok(Self {
+            workflow,
+            plan,
+            mode,
+            deadline_ms,
+            input,
+            fields,
+            left_ms,
+            retention_ms,
+            labels,
+            membership,
+            request,
+        })
+    }
+
+    /// The run that asked for it.
+    pub(super) fn parent(&self) -> Option<&str> {
+        self.request.id.rsplit_once(tidemill_protocol::CHILD).map(|(parent, _)| parent)
+    }
+
+    /// Its input, and what else its hash holds.
+    pub(super) fn input_and_fields(&self) -> (&[u8], Vec<(&str, &[u8])>) {
+        let fields = self.fields.iter().map(|(name, value)| (*name, &value[..]));
+        (self.input.bytes(), fields.collect())
     }
 
     fn roots(&self) -> &[u32] {
@@ -85,11 +143,26 @@ impl Prepared {
             id: &self.request.id,
             workflow: &self.workflow,
             deadline_ms: self.deadline_ms,
-            fields: self.fields.iter().map(|(name, value)| (*name, &value[..])).collect(),
+            fields: {
+                let (input, mut fields) = self.input_and_fields();
+                fields.push(("in", input));
+                fields
+            },
+            labels: &self.labels,
+            parent: self.parent(),
             roots: self.roots().iter().map(root).collect(),
             more: self.more(),
         }
     }
+}
+
+/// The block of the plan that is asked for, or the plan itself.
+fn block_of(request: &Request, plan: &Arc<Plan>) -> Result<Arc<Plan>, Box<Refusal>> {
+    let Some(path) = request.block() else { return Ok(Arc::clone(plan)) };
+    plan.block(path).cloned().ok_or_else(|| {
+        let reason = format!("workflow {:?} has no block {path:?}", plan.reference());
+        request.refuse("unknown_block", reason)
+    })
 }
 
 fn shown(violations: &[String]) -> String {

@@ -3,6 +3,9 @@
 use tidemill_protocol::{EntryId, Job, Malformed, Payload, Reader, StepState, Target, Work, check_id};
 use tidemill_store::{Burial, ClaimedEntry, Partition};
 
+/// Redis orders by numbers that are whole up to this.
+const LATEST: u64 = 1 << 53;
+
 /// A well-formed request.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -22,6 +25,10 @@ pub(crate) struct Refusal {
     state: StepState,
     ttl_ms: u64,
     reply_to: Option<String>,
+    /// The group in which it waited.
+    pub(super) group: Option<String>,
+    /// The step that asked for it: `<run> <step> <key>`.
+    pub(super) parent: Option<String>,
 }
 
 /// When a request is to start.
@@ -49,7 +56,7 @@ impl Request {
         let refuse = |malformed: Malformed| Box::new(Refusal::of_malformed(claimed, partition, malformed));
         let job = match Work::read(reader, claimed.fields.clone()) {
             Ok(Work::Job(job)) => job,
-            Ok(Work::Part(_)) => {
+            Ok(Work::Part(_) | Work::Notice(_)) => {
                 return Err(refuse(wrong(
                     "malformed",
                     "a part of a run stands in the stream of requested runs",
@@ -85,6 +92,17 @@ impl Request {
         self.job.target.name()
     }
 
+    /// What its plan is kept by within one batch: blocks are looked up in another way.
+    pub(super) fn plan_key(&self) -> String {
+        let mark = if self.block().is_some() { "#" } else { "" };
+        format!("{}{mark}", self.workflow())
+    }
+
+    /// The block of it that a step of another run asks for.
+    pub(super) fn block(&self) -> Option<&str> {
+        self.job.extras().child.as_ref()?.block.as_deref()
+    }
+
     /// Whether [`Self::timing`] needs to be asked.
     pub(super) fn has_times(&self) -> bool {
         self.may_wait() || self.job.extras().deadline_ms.is_some()
@@ -114,6 +132,18 @@ impl Request {
         }
     }
 
+    /// When it was asked for, as groups order it: 1000 times the millisecond, plus what tells those of one millisecond apart.
+    pub(super) fn asked(&self) -> u64 {
+        let extras = self.job.extras();
+        let first = extras.first_entry.as_ref().unwrap_or(&self.entry);
+        let later =
+            first.ms().saturating_add(extras.delay_ms.unwrap_or(0)).max(extras.run_at_ms.unwrap_or(0));
+        if later > first.ms() {
+            return later.saturating_mul(1000).min(LATEST);
+        }
+        (first.ms().saturating_mul(1000) + first.seq().min(999)).min(LATEST)
+    }
+
     pub(super) fn refuse(&self, code: &'static str, reason: String) -> Box<Refusal> {
         let extras = self.job.extras();
         Box::new(Refusal {
@@ -124,6 +154,8 @@ impl Request {
             state: StepState::Failed,
             ttl_ms: extras.result_ttl_ms.unwrap_or(0),
             reply_to: extras.reply_to.clone(),
+            group: extras.group.clone(),
+            parent: extras.child.as_ref().and_then(|child| child.parent.clone()),
         })
     }
 
@@ -159,6 +191,8 @@ impl Refusal {
             state: StepState::Failed,
             ttl_ms: field("result_ttl_ms").and_then(|ttl| ttl.parse().ok()).unwrap_or(0),
             reply_to: field("reply_to").filter(|key| partition.may_reply_to(key)).map(ToOwned::to_owned),
+            group: field("_group").map(ToOwned::to_owned),
+            parent: field("_parent").map(ToOwned::to_owned),
         }
     }
 

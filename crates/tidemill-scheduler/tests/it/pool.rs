@@ -44,13 +44,17 @@ pub(crate) fn quick() -> Settings {
 
 impl Pool {
     pub(crate) async fn start() -> Self {
+        Self::with_partitions(1).await
+    }
+
+    pub(crate) async fn with_partitions(partitions: u32) -> Self {
         let server = RedisServer::start().await.unwrap();
         let settings = tidemill_store::Settings {
             url: server.url(),
             response_timeout_ms: 1_000,
             ..tidemill_store::Settings::default()
         };
-        let store = Store::new(&settings, "tm", 1).unwrap();
+        let store = Store::new(&settings, "tm", partitions).unwrap();
         store.check().await.unwrap();
         Self { server, store }
     }
@@ -61,7 +65,7 @@ impl Pool {
 
     /// A store with connections of its own, as another process has.
     pub(crate) fn another_store(&self) -> Store {
-        Store::new(self.store.settings(), "tm", 1).unwrap()
+        Store::new(self.store.settings(), "tm", self.store.partition_count()).unwrap()
     }
 
     pub(crate) fn setup(&self, settings: Settings) -> Setup {
@@ -110,6 +114,11 @@ impl Pool {
     /// Asks for a run.
     pub(crate) async fn ask(&self, fields: &[&str]) -> EntryId {
         self.xadd("tm:{0}:runs", fields).await
+    }
+
+    /// Asks for a run of this id, in the partition where it belongs.
+    pub(crate) async fn ask_in(&self, id: &str, fields: &[&str]) -> EntryId {
+        self.xadd(&self.store.partition_of(id).keys().runs(), fields).await
     }
 
     pub(crate) async fn cli(&self, words: &[&str]) -> String {
