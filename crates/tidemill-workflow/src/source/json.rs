@@ -68,7 +68,7 @@ impl<'t> Reader<'t> {
         Ok(Member { name, place: value.place, value })
     }
 
-    fn place(&self, part: &str) -> Place {
+    fn place(&mut self, part: &str) -> Place {
         self.lines.place(self.text, part.as_ptr().addr() - self.text.as_ptr().addr())
     }
 }
@@ -100,22 +100,72 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Where each line starts.
-struct Lines(Vec<usize>);
+/// Where each line starts, and the place that was asked for last: they are asked for in the order of the text, and a whole
+/// definition may be one line.
+struct Lines {
+    starts: Vec<usize>,
+    last: Known,
+}
+
+/// How many characters of its line stand before a byte.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    line_start: usize,
+    byte: usize,
+    chars: usize,
+}
 
 impl Lines {
     fn new(text: &str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self(std::iter::once(0).chain(breaks).collect())
+        Self { starts: std::iter::once(0).chain(breaks).collect(), last: Known::default() }
     }
 
-    fn place(&self, text: &str, byte: usize) -> Place {
-        let line = self.0.partition_point(|start| *start <= byte);
-        let start = line.checked_sub(1).and_then(|at| self.0.get(at)).copied().unwrap_or(0);
-        let column = text.get(start..byte).map_or(0, |before| before.chars().count()) + 1;
+    fn place(&mut self, text: &str, byte: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let line_start = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
+        let from = match self.last {
+            last if last.line_start == line_start && last.byte <= byte => last,
+            _ => Known { line_start, byte: line_start, chars: 0 },
+        };
+        let chars = from.chars + text.get(from.byte..byte).map_or(0, |between| between.chars().count());
+        self.last = Known { line_start, byte, chars };
         Place {
             line: u32::try_from(line).unwrap_or(u32::MAX),
-            column: u32::try_from(column).unwrap_or(u32::MAX),
+            column: u32::try_from(chars + 1).unwrap_or(u32::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_right_in_whatever_order_they_are_asked_for() {
+        let text = "äb\ncédé\n\nf";
+        let places: Vec<(usize, (u32, u32))> = vec![
+            (0, (1, 1)),
+            (2, (1, 2)),
+            (4, (2, 1)),
+            (7, (2, 3)),
+            (5, (2, 2)),
+            (3, (1, 3)),
+            (8, (2, 4)),
+            (12, (4, 1)),
+            (0, (1, 1)),
+        ];
+        let mut lines = Lines::new(text);
+        for (byte, (line, column)) in places {
+            assert_eq!(lines.place(text, byte), Place { line, column }, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn one_long_line_is_read_in_a_time_that_grows_with_its_length() {
+        let text = format!("[{}0]", "0,".repeat(400_000));
+        // counted from the start of the line each time, this takes minutes
+        let Ok(Node { kind: Kind::Array(values), .. }) = read(&text) else { panic!("it is an array") };
+        assert_eq!(values.last().map(|value| value.place.column), Some(800_002));
     }
 }

@@ -1,5 +1,7 @@
 //! Reading members one by one: kinds, ranges, words and names, each problem with its place and the nearest known name.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::nearest::nearest;
@@ -101,9 +103,10 @@ impl<'n> Reader<'n> {
             self.bad_value(format!("must be an object, not {}", node.kind_name()));
             return None;
         };
-        for (at, member) in members.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for member in members {
             let name = member.name.as_str();
-            let twice = members.iter().take(at).any(|earlier| earlier.name == name);
+            let twice = !seen.insert(name);
             let (code, message) = if twice {
                 (ProblemCode::DuplicateMember, format!("`{name}` is given twice"))
             } else if later.contains(&name) {
