@@ -192,6 +192,19 @@ impl Link {
         self.judge(generation, what, reply).await
     }
 
+    /// Sends one command that names no key; in a cluster, to the primary that owns `key`.
+    pub(crate) async fn query_owner<T: FromRedisValue>(
+        &self,
+        what: &'static str,
+        command: &Cmd,
+        key: &str,
+    ) -> Result<T, Error> {
+        let (generation, mut wire) = self.wire().await?;
+        let reply = wire.send_to_owner(command, key).await.and_then(Value::extract_error);
+        let reply = reply.and_then(|value| T::from_redis_value(value).map_err(RedisError::from));
+        self.judge(generation, what, reply).await
+    }
+
     /// Sends commands together; their keys share a tag.
     pub(crate) async fn pipeline<T: FromRedisValue>(
         &self,

@@ -251,6 +251,12 @@ impl Services {
         &self.link
     }
 
+    /// What every key of services begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     fn key(&self, name: &str) -> String {
         [&self.prefix, name].concat()
     }
