@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use tidemill_policy::service::{self, Definition};
-use tidemill_producer::{Around, http::openapi_json};
+use tidemill_producer::{Around, Unfit, http::openapi_json};
 use tidemill_runtime::cli::{self, CommonArgs, ConfigCommand};
 use tidemill_runtime::exit::Exit;
 use tidemill_runtime::health::Health;
@@ -106,13 +106,17 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
     log::init(&settings.log).map_err(|error| Failure::new(Exit::Settings, error))?;
     let store = Store::new(&settings.redis, &settings.namespace, settings.partitions)
         .map_err(|error| Failure::new(Exit::Settings, error))?;
-    match store.check().await {
-        Ok(facts) => tracing::info!(product = facts.product, version = facts.version, "connected to redis"),
+    let answers = match store.check().await {
+        Ok(facts) => {
+            tracing::info!(product = facts.product, version = facts.version, "connected to redis");
+            true
+        }
         Err(error) if error.is_transient() => {
             tracing::warn!(%error, "redis does not answer yet; not ready until it does");
+            false
         }
         Err(error) => return Err(Failure::new(Exit::Redis, error)),
-    }
+    };
     let metrics = Metrics::new("producer", env!("CARGO_PKG_VERSION"));
     let around = Around {
         tasks,
@@ -123,8 +127,21 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
     let (listener, _) = http::bind(&settings.http, loaded.is_given("http.addr"))
         .await
         .map_err(|error| Failure::new(Exit::Failed, error))?;
-    tidemill_producer::spawn(settings.producer.clone(), store, &around, listener);
+    let intake = tidemill_producer::spawn(settings.producer.clone(), store, &around, listener);
+    if answers {
+        tidemill_producer::validate(&intake).await.map_err(unfit)?;
+    } else {
+        tidemill_producer::validate_later(&intake, &around);
+    }
     Ok(settings.shutdown.grace())
+}
+
+fn unfit(unfit: Unfit) -> Failure {
+    let exit = match &unfit {
+        Unfit::Store(_) => Exit::Redis,
+        Unfit::BadWorkflows(_) => Exit::Settings,
+    };
+    Failure::new(exit, unfit)
 }
 
 #[expect(clippy::print_stdout, reason = "the document is what was asked for")]

@@ -48,6 +48,30 @@ async fn it_takes_a_job_in_and_ends_well_on_sigterm() {
     assert!(program.wait(SOON).await.unwrap().success(), "{}", program.output());
 }
 
+async fn publish_bad(server: &RedisServer) {
+    let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
+    let store = tidemill_store::Store::new(&settings, "tm", 1).unwrap();
+    store.check().await.unwrap();
+    let flow = "name: bad\nsteps:\n  - { id: a, tool: echo, needs: [nobody] }\n";
+    assert!(store.home().publish("bad", 7, flow).await.unwrap());
+}
+
+#[tokio::test]
+async fn it_refuses_to_start_on_a_bad_graph_with_file_line_and_reason() {
+    let server = RedisServer::start().await.unwrap();
+    publish_bad(&server).await;
+    let mut program = Process::builder(PROGRAM)
+        .env("TIDEMILL_REDIS_URL", server.url())
+        .args(["--http-addr", "127.0.0.1:0"])
+        .start()
+        .unwrap();
+    let code = program.wait(SOON).await.unwrap().code();
+    let output = program.output();
+    assert_eq!(code, Some(3), "{output}");
+    assert!(output.contains("workflow bad@7:3:") && output.contains("nobody"), "{output}");
+    assert!(output.contains("tidemill workflow archive"), "{output}");
+}
+
 #[tokio::test]
 async fn settings_that_it_does_not_understand_are_refused_with_exit_code_3() {
     for setting in [

@@ -15,7 +15,7 @@ use tidemill_runtime::settings::{self, Loaded, Problem, SettingsError};
 use tidemill_runtime::tasks::{OnFailure, Tasks};
 use tidemill_runtime::{http, log};
 use tidemill_store::{ApplyError, Store};
-use tidemill_worker::Worker;
+use tidemill_worker::{Worker, WorkerError};
 
 /// Runs jobs and workflow steps: claims them from the queues in Redis, calls their tools, settles them.
 ///
@@ -142,6 +142,14 @@ async fn start(loaded: Loaded<Settings>, tasks: Tasks) -> Result<Duration, Failu
     put_in_force(&store, &settings.services).await?;
     let worker = Worker::new(settings.worker.clone(), store, registry, (&metrics, &health))
         .map_err(|error| refused(&error))?;
+    worker.prepare().await.map_err(|error| {
+        let exit = match &error {
+            WorkerError::Store(_) => Exit::Redis,
+            WorkerError::Setting(_) | WorkerError::BadWorkflows(_) => Exit::Settings,
+            WorkerError::Panicked => Exit::Failed,
+        };
+        Failure::new(exit, error)
+    })?;
     let token = tasks.token();
     tasks.spawn("worker", OnFailure::ShutDown, worker.run(token));
     // the worker bounds its own drain; this is the last resort

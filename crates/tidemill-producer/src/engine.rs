@@ -43,6 +43,54 @@ pub fn spawn(settings: Settings, store: Store, around: &Around, listener: TcpLis
     intake
 }
 
+/// Why the published workflows keep a producer from running.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Redis cannot be asked.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// Active versions of workflows cannot be used: runs of them would be taken in and fail.
+    #[error(
+        "published workflows are not valid, so runs of them would be taken in and fail; publish a corrected version and archive this one \
+         (`tidemill workflow archive NAME@VERSION --reason …`):\n{0}"
+    )]
+    BadWorkflows(String),
+}
+
+/// Checks every active version of every workflow. A process does not start on a bad graph.
+///
+/// # Errors
+/// Redis is not available, or a definition is not valid or damaged (with file, line and reason).
+pub async fn validate(intake: &Intake) -> Result<(), Unfit> {
+    let wrong = intake.workflows().validate_all().await?;
+    if wrong.is_empty() { Ok(()) } else { Err(Unfit::BadWorkflows(wrong.join("\n"))) }
+}
+
+/// Does the same as [`validate`] for a producer that has started without Redis, as soon as Redis answers; the process ends if a
+/// definition is bad. It is not ready before.
+pub fn validate_later(intake: &Intake, around: &Around) {
+    let (intake, definitions, token) =
+        (intake.clone(), around.health.component("definitions"), around.tasks.token());
+    around.tasks.spawn("definitions", OnFailure::ShutDown, async move {
+        loop {
+            match validate(&intake).await {
+                Err(Unfit::Store(error)) if error.is_transient() => {
+                    definitions.set_unready(error.to_string());
+                }
+                Err(unfit) => return Err(unfit),
+                Ok(()) => {
+                    definitions.set_ready();
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                () = token.cancelled() => return Ok(()),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    });
+}
+
 /// Tells whether Redis answers, and whether it is one that Tidemill may run on.
 struct Watcher {
     store: Store,

@@ -46,6 +46,9 @@ pub struct VersionRecord {
     pub published_at_ms: u64,
 }
 
+/// A field's value, whatever its bytes are.
+type Bytes = Option<Vec<u8>>;
+
 /// Workflows asked for in one round trip.
 const PAGE: usize = 200;
 
@@ -68,7 +71,7 @@ impl Partition {
     pub async fn version_state(&self, name: &str, version: u32) -> Result<Option<VersionState>, Error> {
         let mut ask = Cmd::new();
         ask.arg("HGET").arg(self.keys().versions(name)).arg(version);
-        let word: Option<Vec<u8>> = self.link().query("asking for a version's state", &ask).await?;
+        let word: Bytes = self.link().query("asking for a version's state", &ask).await?;
         word.map(|word| state_of(name, version, &word)).transpose()
     }
 
@@ -88,7 +91,7 @@ impl Partition {
         let mut ask = Pipeline::with_capacity(2);
         ask.cmd("HGET").arg(self.keys().workflow(name)).arg(version);
         ask.cmd("HMGET").arg(self.keys().versions(name)).arg(version).arg(digest_field(version));
-        let (text, (state, digest)): (Option<Vec<u8>>, (Option<Vec<u8>>, Option<String>)) =
+        let (text, (state, digest)): (Bytes, (Bytes, Option<String>)) =
             self.link().pipeline("reading a workflow", &ask).await?;
         if text.is_none() && state.is_none() {
             return Ok(None);
@@ -146,7 +149,7 @@ impl Partition {
             if active.is_empty() {
                 continue;
             }
-            let texts: Vec<Option<Vec<u8>>> = self.link().pipeline("reading workflows", &ask).await?;
+            let texts: Vec<Bytes> = self.link().pipeline("reading workflows", &ask).await?;
             let each = active.into_iter().zip(texts);
             all.extend(each.map(|((name, record), text)| {
                 digest::checked(name, record.version, text, Some(record.sha256))

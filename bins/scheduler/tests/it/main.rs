@@ -18,6 +18,13 @@ fn program(server: &RedisServer) -> ProcessBuilder {
     ])
 }
 
+async fn publish(server: &RedisServer, (name, version): (&str, u32), text: &str) {
+    let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
+    let store = tidemill_store::Store::new(&settings, "tm", 1).unwrap();
+    store.check().await.unwrap();
+    assert!(store.home().publish(name, version, text).await.unwrap());
+}
+
 /// The address in the log line about listening.
 async fn address(process: &mut Process) -> String {
     let line = process.wait_for_line("listening for HTTP", SOON).await.unwrap();
@@ -37,9 +44,7 @@ async fn get(address: &str, path: &str) -> String {
 #[tokio::test]
 async fn it_becomes_ready_starts_runs_and_ends_in_order_on_sigterm() {
     let server = RedisServer::start().await.unwrap();
-    server.cli(&["HSET", "tm:{0}:workflows", "one", "1"]).await.unwrap();
-    let flow = "{\"name\":\"one\",\"steps\":[{\"id\":\"a\",\"tool\":\"echo\"}]}";
-    server.cli(&["HSET", "tm:{0}:workflow:one", "1", flow]).await.unwrap();
+    publish(&server, ("one", 1), "{\"name\":\"one\",\"steps\":[{\"id\":\"a\",\"tool\":\"echo\"}]}").await;
     let mut process = program(&server).start().unwrap();
     let address = address(&mut process).await;
     tidemill_testkit::wait_until(SOON, "it to be ready", async || {
@@ -68,14 +73,14 @@ async fn it_becomes_ready_starts_runs_and_ends_in_order_on_sigterm() {
 #[tokio::test]
 async fn it_refuses_to_start_on_a_bad_graph_with_file_line_and_reason() {
     let server = RedisServer::start().await.unwrap();
-    server.cli(&["HSET", "tm:{0}:workflows", "bad", "7"]).await.unwrap();
     let flow = "name: bad\nsteps:\n  - { id: a, tool: echo, needs: [nobody] }\n";
-    server.cli(&["HSET", "tm:{0}:workflow:bad", "7", flow]).await.unwrap();
+    publish(&server, ("bad", 7), flow).await;
     let mut process = program(&server).start().unwrap();
     let status = process.wait(SOON).await.unwrap();
     let output = process.output();
     assert_eq!(status.code(), Some(3), "{output}");
     assert!(output.contains("workflow bad@7:3:") && output.contains("nobody"), "{output}");
+    assert!(output.contains("\"result\":\"invalid\"") && output.contains("\"duration_ms\":"), "{output}");
 }
 
 #[tokio::test]

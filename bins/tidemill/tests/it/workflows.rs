@@ -46,7 +46,7 @@ async fn a_definition_is_published_once_listed_shown_and_drawn() {
     assert_eq!((&again["version"], &again["new"]), (&json!(1), &json!(false)));
     assert_eq!(
         shape(&cli.run(&["workflow", "list"]).await.ok()),
-        ["WORKFLOW NEWEST VERSIONS STEPS DESCRIPTION", "flow # # #"]
+        ["WORKFLOW ACTIVE VERSIONS STEPS DESCRIPTION", "flow # # #"]
     );
     let shown = cli.run(&["workflow", "show", "flow@1"]).await.ok();
     assert!(shown.contains("\"fraud\""), "{shown}");

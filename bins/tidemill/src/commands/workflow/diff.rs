@@ -70,12 +70,14 @@ async fn definition(context: &Context, word: &str) -> Outcome<(String, Definitio
 }
 
 fn show(context: &Context, diff: &Diff) {
-    let mut step = None;
+    let mut heading = None;
     for change in &diff.changes {
         let is_whole = change.path.is_empty();
-        if change.step.as_deref() != step && !is_whole {
-            step = change.step.as_deref();
-            context.output.line(step.map_or_else(|| "workflow".to_owned(), |id| format!("step {id}")));
+        let of = change.step.as_deref();
+        if !is_whole && heading != Some(of) {
+            heading = Some(of);
+            let text = of.map_or_else(|| "workflow".to_owned(), |id| format!("step {}", printable(id)));
+            context.output.line(text);
         }
         let (mark, style) = match change.kind {
             ChangeKind::Added => ("+", Style::Good),
