@@ -31,6 +31,7 @@ impl Context {
             tidemill_store::Error::Settings(_) => Error::from(error),
             tidemill_store::Error::Redis { .. }
             | tidemill_store::Error::Unsuitable(_)
+            | tidemill_store::Error::Damaged(_)
             | tidemill_store::Error::Corrupt(_) => Error::redis(format!(
                 "cannot use Redis at {}: {error}\n  \
                  name another one with --redis-url or TIDEMILL_REDIS_URL; `tidemill dev` starts a private one",

@@ -45,6 +45,11 @@ impl Error {
         Self::new(Exit::Redis, "redis", message)
     }
 
+    /// The sentence.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn with_problems(mut self, problems: Vec<Value>) -> Self {
         self.problems = problems;
         self
@@ -75,6 +80,7 @@ impl From<tidemill_store::Error> for Error {
                 Self::redis(error.to_string())
             }
             tidemill_store::Error::Settings(_) => Self::new(Exit::Settings, "settings", error.to_string()),
+            tidemill_store::Error::Damaged(_) => Self::failed("damaged_definition", error.to_string()),
             tidemill_store::Error::Corrupt(_) => Self::failed("corrupt", error.to_string()),
         }
     }

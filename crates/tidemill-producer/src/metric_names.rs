@@ -3,7 +3,7 @@
 use tidemill_runtime::metrics::{Counter, Histogram, Labelled, MetricName, Metrics, SECONDS};
 
 use crate::intake::{AcceptedAs, Kind};
-use crate::refusal::Code;
+use crate::refusal::{Code, Refusal};
 
 const ACCEPTED: MetricName = MetricName::new(
     "tidemill_producer_accepted",
@@ -16,6 +16,11 @@ const TURNED_AWAY: MetricName = MetricName::new(
     "tidemill_producer_turned_away",
     "Jobs refused because their service would let them wait too long, by what bounds it (`pause`, `breaker`, `limit`, `concurrency`, `line`)",
     &["service", "reason"],
+);
+const DEFINITIONS_REFUSED: MetricName = MetricName::new(
+    "tidemill_producer_definitions_refused",
+    "Workflow definitions that were sent to be published or checked and were refused, by code",
+    &["code"],
 );
 const RATE_LIMITED: MetricName = MetricName::new(
     "tidemill_producer_rate_limited",
@@ -30,7 +35,7 @@ const REQUEST_SECONDS: MetricName = MetricName::new(
 );
 
 /// The names of this crate, for the page that lists them.
-pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, RATE_LIMITED, BATCH_LINES, REQUEST_SECONDS];
+pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, DEFINITIONS_REFUSED, RATE_LIMITED, BATCH_LINES, REQUEST_SECONDS];
 
 const LINES: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 
@@ -40,6 +45,7 @@ pub struct Meters {
     accepted: [[Counter; 3]; 2],
     refused: Labelled<Counter>,
     turned_away: Labelled<Counter>,
+    definitions_refused: Labelled<Counter>,
     pub(crate) rate_limited: Counter,
     pub(crate) batch_lines: Histogram,
     request_seconds: Labelled<Histogram, tidemill_runtime::metrics::Buckets>,
@@ -58,6 +64,7 @@ impl Meters {
             accepted: [of_kind(Kind::Job), of_kind(Kind::Run)],
             refused: metrics.counters(REFUSED),
             turned_away: metrics.counters(TURNED_AWAY),
+            definitions_refused: metrics.counters(DEFINITIONS_REFUSED),
             rate_limited: metrics.counter(RATE_LIMITED),
             batch_lines: metrics.histogram(BATCH_LINES, LINES),
             request_seconds: metrics.histograms(REQUEST_SECONDS, SECONDS),
@@ -75,6 +82,10 @@ impl Meters {
     pub(crate) fn turned_away(&self, service: &str, why: &str) {
         let reason = why.split_once(':').map_or(why, |(reason, _)| reason);
         self.turned_away.with(&[service, reason]).inc();
+    }
+
+    pub(crate) fn definition_refused(&self, refusal: &Refusal) {
+        self.definitions_refused.with(&[refusal.code.as_str()]).inc();
     }
 
     pub(crate) fn answered(&self, route: &str, status: u16, seconds: f64) {

@@ -21,6 +21,9 @@ pub enum Error {
     /// The server is not one that Tidemill may run on.
     #[error("this redis cannot be used: {0}")]
     Unsuitable(String),
+    /// A stored definition is not the one that was published: it must not be executed.
+    #[error(transparent)]
+    Damaged(#[from] crate::Damaged),
     /// Redis holds something that Tidemill did not write.
     #[error("unexpected content in redis: {0}")]
     Corrupt(String),
@@ -213,7 +216,7 @@ impl Error {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Redis { fault, .. } => fault.remedy(),
-            Self::Settings(_) | Self::Unsuitable(_) | Self::Corrupt(_) => Remedy::GiveUp,
+            Self::Settings(_) | Self::Unsuitable(_) | Self::Damaged(_) | Self::Corrupt(_) => Remedy::GiveUp,
         }
     }
 
@@ -222,7 +225,7 @@ impl Error {
     pub const fn fault(&self) -> Option<Fault> {
         match self {
             Self::Redis { fault, .. } => Some(*fault),
-            Self::Settings(_) | Self::Unsuitable(_) | Self::Corrupt(_) => None,
+            Self::Settings(_) | Self::Unsuitable(_) | Self::Damaged(_) | Self::Corrupt(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use tidemill_producer::{Accepted, AcceptedAs, Request};
 
 use crate::context::Context;
 use crate::error::{Error, Outcome};
+use crate::output::Output;
 use crate::waiting;
 
 /// How long a result is kept when it is waited for and nothing else is said.
@@ -81,6 +82,9 @@ impl RequestArgs {
         request.reply_to = self.reply_to.map(Into::into);
         let intake = if force { context.intake().past_backpressure() } else { context.intake() };
         let accepted = intake.submit(&request, None).await?;
+        if let Some(warning) = &accepted.warning {
+            Output::note(&format!("note: {warning}"));
+        }
         if !self.wait {
             show(context, &accepted);
             return Ok(());
@@ -91,8 +95,11 @@ impl RequestArgs {
 }
 
 fn show(context: &Context, accepted: &Accepted) {
-    let Accepted { id, state, assurance } = accepted;
-    let document = json!({ "id": id, "state": state.as_str(), "durability": assurance.as_str() });
+    let Accepted { id, state, assurance, warning } = accepted;
+    let mut document = json!({ "id": id, "state": state.as_str(), "durability": assurance.as_str() });
+    if let Some(warning) = warning {
+        document["warning"] = warning.as_str().into();
+    }
     let line = match state {
         AcceptedAs::Queued => format!("{id} is queued"),
         AcceptedAs::Deferred => format!("{id} waits for its time"),

@@ -86,10 +86,13 @@ fn write_line(answer: &mut Vec<u8>, line: usize, outcome: &Result<Accepted, Refu
             ] {
                 answer.extend_from_slice(part.as_bytes());
             }
-            if let Some(reason) = &accepted.assurance.reason {
-                let reason = serde_json::Value::from(reason.as_str()).to_string();
-                answer.extend_from_slice(b",\"durability_reason\":");
-                answer.extend_from_slice(reason.as_bytes());
+            for (name, text) in
+                [("durability_reason", &accepted.assurance.reason), ("warning", &accepted.warning)]
+            {
+                if let Some(text) = text {
+                    let text = serde_json::Value::from(text.as_str());
+                    answer.extend_from_slice(format!(",\"{name}\":{text}").as_bytes());
+                }
             }
             answer.push(b'}');
         }

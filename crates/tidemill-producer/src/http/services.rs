@@ -40,6 +40,10 @@ impl FromRequestParts<Door> for Asker {
 }
 
 impl Asker {
+    pub(super) fn who(&self) -> &str {
+        &self.0
+    }
+
     fn author<'a>(&'a self, why: Option<&'a str>) -> Author<'a> {
         Author { who: &self.0, why: why.unwrap_or("over HTTP"), is_file: false }
     }

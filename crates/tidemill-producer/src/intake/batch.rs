@@ -66,9 +66,10 @@ impl Intake {
     }
 
     async fn admit_in_batch<'r, 'a>(&self, request: &'r Request<'a>) -> Result<Admitted<'r, 'a>, Refusal> {
-        let admitted = self.admit(request)?;
+        let mut admitted = self.admit(request)?;
         if request.kind == Kind::Run {
-            self.inner.workflows.check_input(&request.target, request.input.as_deref()).await?;
+            let workflows = &self.inner.workflows;
+            admitted.warning = workflows.check_input(&request.target, request.input.as_deref()).await?;
         }
         self.pass_gate(request).await?;
         Ok(admitted)
