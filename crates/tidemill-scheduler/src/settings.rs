@@ -22,6 +22,9 @@ pub struct Settings {
     pub mode: Option<ExecutionMode>,
     /// How long a run may take whose workflow and caller do not say so, in milliseconds (default: no bound).
     pub run_timeout_ms: Option<u64>,
+    /// The most runs under way at once in the pool (default: no bound); more of them wait for their turn. Those of a workflow with a
+    /// group of its own, and those that other runs have asked for, are not counted.
+    pub max_live_runs: Option<u32>,
     /// The most pieces of work that one call promotes.
     pub promote_batch: usize,
     /// The longest pause between two looks at what is due, in milliseconds: work put aside for less than this may be late by it.
@@ -69,6 +72,7 @@ impl Default for Settings {
             run_retention_ms: 24 * 3600 * 1000,
             mode: None,
             run_timeout_ms: None,
+            max_live_runs: None,
             promote_batch: 200,
             promote_idle_ms: 250,
             promote_busy_ms: 25,
@@ -137,9 +141,14 @@ impl Settings {
                 return Err(InvalidSetting::new(format!("scheduler.{key}"), problem));
             }
         }
-        if self.run_timeout_ms == Some(0) {
-            let problem = "0 would let no run begin; leave it out, or give at least 1";
-            return Err(InvalidSetting::new("scheduler.run_timeout_ms", problem));
+        for (key, is_zero) in [
+            ("run_timeout_ms", self.run_timeout_ms == Some(0)),
+            ("max_live_runs", self.max_live_runs == Some(0)),
+        ] {
+            if is_zero {
+                let problem = "0 would let no run begin; leave it out, or give at least 1";
+                return Err(InvalidSetting::new(format!("scheduler.{key}"), problem));
+            }
         }
         if self.dead_after_ms < 2 * self.watch_ms || self.dead_after_ms > 600_000 {
             let problem = format!(

@@ -177,6 +177,8 @@ async fn metrics(context: &Context) -> Outcome {
         ]);
     }
     context.output.table(&table);
-    context.output.line(format!("\nswitched {mode_changes} times; `tidemill mode history` tells when and why"));
+    context
+        .output
+        .line(format!("\nswitched {mode_changes} times; `tidemill mode history` tells when and why"));
     Ok(())
 }

@@ -78,6 +78,13 @@ impl ModeTally {
         self.add(mode, Count::Bucket(bucket_of(ms)), 1);
     }
 
+    /// Adds what another has.
+    pub fn merge(&mut self, other: &Self) {
+        for ((mode, count), number) in &other.counts {
+            self.add(*mode, *count, *number);
+        }
+    }
+
     /// Whether there is nothing to add.
     #[must_use]
     pub fn is_empty(&self) -> bool {

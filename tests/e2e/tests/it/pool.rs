@@ -27,11 +27,15 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 impl Pool {
     /// A server and a scheduler; workers come by [`Pool::worker`].
     pub(crate) async fn start() -> Self {
+        Self::start_with(tidemill_scheduler::Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(scheduler: tidemill_scheduler::Settings) -> Self {
         let server = RedisServer::start().await.unwrap();
         let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
         let store = Store::new(&settings, "tm", 1).unwrap();
         let pool = Self { server, store, tasks: Tasks::new(), workers: BTreeMap::new() };
-        pool.scheduler();
+        pool.scheduler_with(scheduler);
         pool
     }
 

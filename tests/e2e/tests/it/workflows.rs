@@ -33,6 +33,21 @@ async fn a_workflow_fans_out_decides_and_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_last_step_that_ends_before_others_gives_the_output_nevertheless() {
+    let mut pool = Pool::start().await;
+    pool.worker(Settings::default());
+    pool.publish(
+        "name: early\nsteps:\n  - { id: quick, tool: echo, with: 1 }\n  - { id: slow, tool: sleep, with: { ms: 200 } }\n  \
+         - { id: first, tool: echo, needs: [quick, slow], join: any, with: { of: \"${ .steps.quick.output }\" } }\n",
+    )
+    .await;
+    pool.run("early", "early", "{}").await;
+    let run = pool.ended("early").await;
+    assert!(run.steps[&2].ended_ms < run.steps[&1].ended_ms, "it did not wait for the slow one");
+    assert_eq!(Pool::output(&run), json!({ "of": 1 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_cannot_start_leaves_a_letter() {
     let mut pool = Pool::start().await;
     pool.worker(Settings::default());
@@ -297,6 +312,9 @@ async fn a_cancelled_run_stops_what_runs() {
         code: "cancelled",
         reason: "enough",
         only_past_deadline: false,
+        spares: false,
+        by_force: false,
+        home: None,
         reply_to: None,
     };
     assert_eq!(pool.store.home().end_run(&end).await.unwrap(), Some(true));
