@@ -1,18 +1,22 @@
 //! The commands, one file each, and how they are started.
 
 mod audit;
+mod backup;
 mod cancel;
 mod completions;
 mod cron;
 mod dead;
 mod dev;
 mod enqueue;
+mod group;
 mod history;
 mod library;
+mod mode;
 mod queues;
 mod request;
 mod result;
 mod run;
+mod runs;
 mod service;
 mod status;
 mod tools;
@@ -41,8 +45,10 @@ Examples:
   tidemill why <id>                                  what is it waiting for?
   tidemill service set openai limits.requests=600/1m concurrency=50
   tidemill service top                               rates, use, waits and breakers of all services, live
+  tidemill runs --state failed --since 24h           find runs by state, workflow, label, tenant and time
   tidemill history <id>                              how it went: a waterfall, and every transition
   tidemill verify --all                              is what is stored what the audits lead to?
+  tidemill backup create --to /backups               everything that must not be lost, while the pool works
   tidemill dead list --json | jq .code               lists are one JSON document a line
 
 Settings come from the file (--config), then TIDEMILL_… variables, then flags; `tidemill config print` shows them.
@@ -86,6 +92,7 @@ enum Command {
     Dev(dev::Arguments),
     Enqueue(enqueue::Arguments),
     Run(run::Arguments),
+    Runs(runs::Arguments),
     Status(status::Arguments),
     Result(result::Arguments),
     Why(why::Arguments),
@@ -99,11 +106,17 @@ enum Command {
     #[command(subcommand)]
     Workflow(workflow::Command),
     #[command(subcommand)]
+    Group(group::Command),
+    #[command(subcommand)]
     Service(service::Command),
+    #[command(subcommand)]
+    Mode(mode::Command),
     #[command(subcommand)]
     Cron(cron::Command),
     #[command(subcommand)]
     Dead(dead::Command),
+    #[command(subcommand)]
+    Backup(backup::Command),
     #[command(subcommand)]
     Library(library::Command),
     /// Look at the settings of all programs: every section of the file, the environment, the flags
@@ -173,12 +186,15 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         // these do without Redis where they can
         Command::Workflow(command) => return Box::pin(workflow::run(context, command)).await,
         Command::Library(command) => return library::run(context, command).await,
+        Command::Backup(command) => return Box::pin(backup::run(context, command)).await,
         _ => {}
     }
     context.connect().await?;
     match command {
         Command::Enqueue(arguments) => Box::pin(enqueue::run(context, arguments)).await,
         Command::Run(arguments) => Box::pin(run::run(context, arguments)).await,
+        Command::Runs(arguments) => Box::pin(runs::run(context, arguments)).await,
+        Command::Group(command) => Box::pin(group::run(context, command)).await,
         Command::Status(arguments) => Box::pin(status::run(context, arguments)).await,
         Command::Result(arguments) => Box::pin(result::run(context, arguments)).await,
         Command::Why(arguments) => Box::pin(why::run(context, arguments)).await,
@@ -190,12 +206,14 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Workers(arguments) => Box::pin(workers::run(context, arguments)).await,
         Command::Tools(arguments) => Box::pin(tools::run(context, arguments)).await,
         Command::Service(command) => Box::pin(service::run(context, command)).await,
+        Command::Mode(command) => Box::pin(mode::run(context, command)).await,
         Command::Cron(command) => Box::pin(cron::run(context, command)).await,
         Command::Dead(command) => Box::pin(dead::run(context, command)).await,
         Command::Dev(_)
         | Command::Config(_)
         | Command::Completions(_)
         | Command::Workflow(_)
+        | Command::Backup(_)
         | Command::Library(_) => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Where an id lives, and whether it is a job's or a run's.
 
-use tidemill_protocol::check_id;
+use tidemill_protocol::check_any_id;
 use tidemill_store::{JobStatus, Partition, keys};
 
 use crate::context::Context;
@@ -40,7 +40,7 @@ pub(crate) async fn locate<'c>(context: &'c Context, id: &str) -> Outcome<(&'c P
 
 /// As [`locate`], but an unknown id is no error.
 pub(crate) async fn find<'c>(context: &'c Context, id: &str) -> Outcome<Option<(&'c Partition, Found)>> {
-    check_id(id)?;
+    check_any_id(id)?;
     match look(context, id).await? {
         // what moves between two reads may be missed once
         None | Some((_, Found::Job(JobStatus::Accepted))) => look(context, id).await,

@@ -49,7 +49,7 @@ async fn look(context: &Context, id: &str, spinner: &ProgressBar) -> Outcome<Res
 
 /// The result document of what has ended; `None` while it has not.
 pub(crate) async fn ended(context: &Context, id: &str) -> Outcome<Option<String>> {
-    tidemill_protocol::check_id(id)?;
+    tidemill_protocol::check_any_id(id)?;
     // one read in the usual case
     let own = context.store.partition_of(id);
     if let Some(text) = own.result(id).await? {

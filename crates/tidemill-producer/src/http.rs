@@ -10,13 +10,16 @@ mod events;
 mod history;
 mod jobs;
 mod listener;
+mod mode;
 mod openapi;
 mod pool;
 mod query;
 mod results;
 mod runs;
+mod search;
 mod services;
 mod submit;
+mod versions;
 mod workflows;
 
 use std::fmt;
@@ -78,11 +81,13 @@ impl Door {
 fn routes() -> OpenApiRouter<Door> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(submit::post_jobs))
-        .routes(routes!(submit::post_runs, runs::list))
+        .routes(routes!(submit::post_runs, search::list))
         .routes(routes!(jobs::status))
         .routes(routes!(jobs::why))
         .routes(routes!(jobs::cancel))
         .routes(routes!(runs::show))
+        .routes(routes!(search::list_groups))
+        .routes(routes!(search::show_group))
         .routes(routes!(runs::why))
         .routes(routes!(runs::step))
         .routes(routes!(runs::audit))
@@ -100,6 +105,14 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(workflows::publish, workflows::list))
         .routes(routes!(workflows::show))
         .routes(routes!(workflows::validate))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::changes))
+        .routes(routes!(versions::diff))
+        .routes(routes!(versions::act))
+        .routes(routes!(mode::show, mode::switch))
+        .routes(routes!(mode::roll_back))
+        .routes(routes!(mode::history))
+        .routes(routes!(mode::metrics))
         .routes(routes!(openapi::document))
 }
 

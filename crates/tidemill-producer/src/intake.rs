@@ -72,6 +72,8 @@ pub struct Accepted {
     pub state: AcceptedAs,
     /// How safe it is.
     pub assurance: Assurance,
+    /// What is worth knowing: the version of the workflow is deprecated, or a draft.
+    pub warning: Option<String>,
 }
 
 /// A request that was checked: where it goes, and under which id.
@@ -80,6 +82,7 @@ struct Admitted<'r, 'a> {
     partition: u32,
     queue: Cow<'r, str>,
     id: Option<Cow<'r, str>>,
+    warning: Option<String>,
 }
 
 impl Intake {
@@ -152,9 +155,10 @@ impl Intake {
         request: &Request<'_>,
         durability: Option<Durability>,
     ) -> Result<Accepted, Refusal> {
-        let admitted = self.admit(request)?;
+        let mut admitted = self.admit(request)?;
         if request.kind == Kind::Run {
-            self.inner.workflows.check_input(&request.target, request.input.as_deref()).await?;
+            let workflows = &self.inner.workflows;
+            admitted.warning = workflows.check_input(&request.target, request.input.as_deref()).await?;
         }
         self.pass_gate(request).await?;
         self.inner.memory.check().await?;
@@ -201,7 +205,7 @@ impl Intake {
             Kind::Run => Cow::Borrowed(keys::RUNS),
             Kind::Job => request.queue.as_deref().unwrap_or(DEFAULT_QUEUE).into(),
         };
-        Ok(Admitted { request, partition: partition.index(), queue, id })
+        Ok(Admitted { request, partition: partition.index(), queue, id, warning: None })
     }
 
     fn partition(&self, index: u32) -> &Partition {
@@ -248,7 +252,7 @@ impl Intake {
             Enqueued::Duplicate => (own(), AcceptedAs::Duplicate),
             Enqueued::QueueFull => return Err(self.queue_full(admitted)),
         };
-        Ok(Accepted { id, state, assurance: assurance.clone() })
+        Ok(Accepted { id, state, assurance: assurance.clone(), warning: admitted.warning.clone() })
     }
 
     fn queue_full(&self, admitted: &Admitted<'_, '_>) -> Refusal {
@@ -288,6 +292,8 @@ pub(crate) fn entry_fields<'r>(request: &'r Request<'_>, id: Option<&'r str>) ->
         ("user", text(&request.user)),
         ("priority", number(&request.priority)),
         ("queue", queue),
+        ("mode", text(&request.mode)),
+        ("labels", text(&request.labels)),
         ("timeout_ms", number(&request.timeout_ms)),
         ("deadline_ms", number(&request.deadline_ms)),
         ("max_attempts", number(&request.max_attempts)),

@@ -53,10 +53,14 @@ codes! {
     UnknownPath = "unknown_path", 404, "There is nothing under this path";
     /// No such workflow or version.
     UnknownWorkflow = "unknown_workflow", 404, "No such workflow is published";
+    /// The workflow has versions, and none is active.
+    NoActiveVersion = "no_active_version", 404, "No version of the workflow is active";
     /// No such job.
     UnknownJob = "unknown_job", 404, "No such job is known";
     /// No such run.
     UnknownRun = "unknown_run", 404, "No such run is known";
+    /// No such group has runs.
+    UnknownGroup = "unknown_group", 404, "No such group has runs";
     /// No such step.
     UnknownStep = "unknown_step", 404, "The run has no such step";
     /// No such service.
@@ -69,6 +73,20 @@ codes! {
     AlreadyEnded = "already_ended", 409, "It has ended already";
     /// This version is published with another text.
     VersionTaken = "version_taken", 409, "This version is published with another text";
+    /// Somebody else has moved it meanwhile.
+    Conflict = "conflict", 409, "It stands otherwise than the request expects";
+    /// The mode was never switched.
+    NothingToRollBack = "nothing_to_roll_back", 409, "There is nothing to go back to";
+    /// There is no such move.
+    IllegalMove = "illegal_move", 409, "The version cannot become that";
+    /// Runs of the version are under way.
+    LiveRuns = "live_runs", 409, "Runs of the version are under way";
+    /// Live runs do not fit the definition.
+    Incompatible = "incompatible", 409, "Live runs would not be possible under the definition";
+    /// The version is a draft.
+    WorkflowDraft = "workflow_draft", 409, "The version is a draft";
+    /// The version is archived.
+    WorkflowArchived = "workflow_archived", 410, "The version is archived";
     /// The body is too large.
     BodyTooLarge = "body_too_large", 413, "The request's body is too large";
     /// The input is too large.
@@ -91,6 +109,8 @@ codes! {
     TooManyRequests = "too_many_requests", 429, "The client asks more often than it may";
     /// A fault of the producer itself.
     Internal = "internal", 500, "The producer met a fault of its own";
+    /// What is stored of a workflow is not what was published.
+    DamagedDefinition = "damaged_definition", 500, "A stored definition is not the one that was published";
     /// Redis is nearly out of memory.
     RedisMemory = "redis_memory", 503, "Redis is nearly out of memory";
     /// Redis did not answer, or refused.
@@ -161,6 +181,9 @@ impl From<Error> for Refusal {
                 Self::new(Code::RedisUnavailable, error.to_string()).again_after(Duration::from_secs(1))
             }
             Some(_) => Self::new(Code::RedisUnavailable, error.to_string()),
+            None if matches!(error, Error::Damaged(_)) => {
+                Self::new(Code::DamagedDefinition, error.to_string())
+            }
             None => Self::new(Code::Internal, error.to_string()),
         }
     }

@@ -92,7 +92,7 @@ pub struct LetterView {
 pub struct RunView {
     /// Its id.
     pub id: String,
-    /// Where it stands; `deferred` while it waits for its time.
+    /// Where it stands; `queued` before it has started, `deferred` while it waits for its time.
     pub state: String,
     /// Its workflow as `name@version`; absent before it has started.
     pub workflow: Option<String>,
@@ -106,6 +106,15 @@ pub struct RunView {
     pub tenant: Option<String>,
     /// Its W3C trace context.
     pub traceparent: Option<String>,
+    /// The run that asked for it.
+    pub parent: Option<String>,
+    /// What it is found by.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub labels: tidemill_protocol::Labels,
+    /// The group that it belongs to, `workflow:key`.
+    pub group: Option<String>,
+    /// Where it stands in its group, while it waits there for its turn.
+    pub place: Option<crate::groups::GroupPlace>,
     /// Steps that have ended.
     pub steps_done: u64,
     /// Its input.

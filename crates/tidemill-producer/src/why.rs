@@ -114,6 +114,9 @@ pub async fn run(store: &Store, workflows: &Workflows, id: &str) -> Result<Why, 
     if let Some(due) = view.due_at_ms {
         return Ok(Why::new(id, state, "it was asked for with a delay").until(due));
     }
+    if let Some(place) = view.place {
+        return Ok(Why::new(id, state, format!("it {}", place.sentence())));
+    }
     if view.workflow.is_none() {
         let depth = store.partition_of(id).depth(keys::RUNS).await?;
         return Ok(Why::new(id, state, not_started(&view.state, depth.ready + depth.running)));

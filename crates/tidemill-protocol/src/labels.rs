@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The most labels of a run.
-pub const MAX_LABELS: usize = 16;
+pub const MAX_LABELS: usize = 32;
 
 /// The longest name of a label, in bytes.
 pub const MAX_LABEL_NAME_BYTES: usize = 64;
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(words, ["order=42", "share=0.5", "team=billing", "vip=true"]);
         assert_eq!(Labels::stored(labels.to_json().as_bytes()), labels);
         let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(257));
-        let many: Vec<_> = (0..17).map(|at| format!("\"l{at}\":1")).collect();
+        let many: Vec<_> = (0..33).map(|at| format!("\"l{at}\":1")).collect();
         let many = format!("{{{}}}", many.join(","));
         let bad = [
             "[]",

@@ -30,6 +30,10 @@ pub struct RunRecord {
     pub priority: Option<u8>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What it is found by.
+    pub labels: Labels,
+    /// The group that it belongs to.
+    pub group: Option<String>,
     /// Its input, JSON text.
     pub input: Vec<u8>,
     /// Its output, JSON text.
@@ -87,6 +91,8 @@ impl RunRecord {
             user: None,
             priority: None,
             traceparent: None,
+            labels: Labels::default(),
+            group: None,
             input: Vec::new(),
             output: None,
             error: None,
@@ -108,6 +114,8 @@ impl RunRecord {
                 "usr" => run.user = Some(text(&value)),
                 "pri" => run.priority = text(&value).parse().ok(),
                 "tp" => run.traceparent = Some(text(&value)),
+                "lb" => run.labels = Labels::stored(&value),
+                "grp" => run.group = Some(text(&value)),
                 "in" => run.input = value,
                 "out" => run.output = Some(value),
                 "err" => run.error = Some(text(&value)),

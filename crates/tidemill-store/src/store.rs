@@ -154,6 +154,13 @@ impl Store {
         &self.partitions[partition_of(id, self.partition_count()) as usize]
     }
 
+    /// The partition of a name among all of the pool, also of a store that was narrowed.
+    #[must_use]
+    pub fn pool_partition_of(&self, name: &str) -> &Partition {
+        let count = u32::try_from(self.pool.len()).unwrap_or(u32::MAX);
+        &self.pool[partition_of(name, count) as usize]
+    }
+
     /// This store as if `partition` were its only one: for looking up ids that Redis made, which say nothing of their
     /// partition. What the whole pool shares (see [`Self::home`]) is not reached through it.
     #[must_use]

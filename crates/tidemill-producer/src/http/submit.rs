@@ -40,8 +40,12 @@ pub(super) struct JobRequest {
 /// A run to be started. Members of your own begin with `x-`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunRequest {
-    /// The workflow to run: `name` (the newest version) or `name@version`.
+    /// The workflow to run: `name` (its newest active version), `name@version`, or `name@version-draft` where a draft will do.
     workflow: String,
+    /// How its steps are carried out, in place of what the workflow and the pool say: `classic`, `state_machine`, `optimized` or `hybrid`.
+    mode: Option<String>,
+    /// What it is found by: at most 32 names, each with text, a number or a truth value. They go before the workflow's own of the same name.
+    labels: Option<std::collections::BTreeMap<String, serde_json::Value>>,
     #[serde(flatten)]
     rest: RequestMembers,
 }
@@ -95,6 +99,9 @@ pub(super) struct AcceptedView {
     /// Why it is not the level that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     durability_reason: Option<String>,
+    /// What is worth knowing: the version of the workflow is deprecated, or a draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 /// Enqueues a job, or a batch of jobs.
@@ -212,6 +219,7 @@ fn answer(kind: Kind, accepted: Accepted) -> Response {
         state: accepted.state.as_str(),
         durability: accepted.assurance.as_str(),
         durability_reason: accepted.assurance.reason,
+        warning: accepted.warning,
     };
     (status, [(header::LOCATION, location)], Json(view)).into_response()
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use tidemill_protocol::{check_id, check_queue, check_target, check_tenant, check_user};
+use tidemill_protocol::{Labels, check_id, check_queue, check_target, check_tenant, check_user};
 
 use crate::refusal::{Code, Refusal, nearest};
 
@@ -74,6 +74,10 @@ pub struct Request<'a> {
     pub priority: Option<Number<'a>>,
     /// Queue of the job, or of the run's steps.
     pub queue: Option<Cow<'a, str>>,
+    /// How the run's steps are carried out, in place of what its workflow and the pool say.
+    pub mode: Option<Cow<'a, str>>,
+    /// What the run is found by: the text of a JSON object.
+    pub labels: Option<Cow<'a, str>>,
     /// Wait before it may begin, in milliseconds.
     pub delay_ms: Option<Number<'a>>,
     /// Not before this time, in Unix milliseconds.
@@ -97,7 +101,7 @@ pub struct Request<'a> {
 }
 
 /// The members that a request may have, besides those that begin with `x-`.
-const MEMBERS: [&str; 17] = [
+const MEMBERS: [&str; 19] = [
     "tool",
     "workflow",
     "input",
@@ -106,6 +110,8 @@ const MEMBERS: [&str; 17] = [
     "user",
     "priority",
     "queue",
+    "mode",
+    "labels",
     "delay_ms",
     "run_at_ms",
     "timeout_ms",
@@ -134,6 +140,8 @@ impl<'a> Request<'a> {
             user: None,
             priority: None,
             queue: None,
+            mode: None,
+            labels: None,
             delay_ms: None,
             run_at_ms: None,
             timeout_ms: None,
@@ -184,6 +192,10 @@ impl<'a> Request<'a> {
             "user" => self.user = Some(text(name, value)?),
             "priority" => self.priority = Some(number(name, value)?),
             "queue" => self.queue = Some(text(name, value)?),
+            "mode" if self.kind == Kind::Run => self.mode = Some(text(name, value)?),
+            "mode" => return Err(misplaced(name, "/v1/runs")),
+            "labels" if self.kind == Kind::Run => self.labels = Some(value.get().into()),
+            "labels" => return Err(misplaced(name, "/v1/runs")),
             "delay_ms" => self.delay_ms = Some(number(name, value)?),
             "run_at_ms" => self.run_at_ms = Some(number(name, value)?),
             "timeout_ms" => self.timeout_ms = Some(number(name, value)?),
@@ -218,6 +230,10 @@ impl<'a> Request<'a> {
         check_target(&self.target).map_err(named)?;
         self.id.as_deref().map_or(Ok(()), check_id).map_err(named)?;
         self.queue.as_deref().map_or(Ok(()), check_queue).map_err(named)?;
+        self.mode.as_deref().map_or(Ok(()), |mode| crate::modes::mode_of(mode).map(drop))?;
+        if let Some(labels) = &self.labels {
+            Labels::parse(labels.as_bytes()).map_err(|error| bad("labels", &error.to_string()))?;
+        }
         self.tenant.as_deref().map_or(Ok(()), check_tenant).map_err(named)?;
         self.user.as_deref().map_or(Ok(()), check_user).map_err(named)?;
         let size = self.input.as_deref().map_or(2, str::len);

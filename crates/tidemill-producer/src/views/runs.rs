@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tidemill_protocol::{StepRecord, StepState};
+use tidemill_protocol::{CHILD, Labels, StepRecord, StepState};
 use tidemill_store::{JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Store, keys};
 use tidemill_workflow::Plan;
 
 use super::lines::{Parked, places_of};
 use super::{ItemsView, RunView, StepOutputView, StepView, line_views, raw, raw_bytes};
+use crate::groups;
 use crate::refusal::{Code, Refusal, nearest};
 use crate::workflows::Workflows;
 
@@ -26,7 +27,7 @@ pub async fn run(store: &Store, workflows: &Workflows, id: &str) -> Result<RunVi
     if let Some(record) = partition.run(id).await? {
         return started((store, partition), workflows, record).await;
     }
-    match requested(partition, id).await {
+    match requested(store, partition, id).await {
         // it may have been started between the two looks
         Err(refusal) => match partition.run(id).await? {
             Some(record) => started((store, partition), workflows, record).await,
@@ -86,7 +87,7 @@ pub async fn run_result(
 }
 
 fn check(id: &str) -> Result<(), Refusal> {
-    tidemill_protocol::check_id(id)
+    tidemill_protocol::check_any_id(id)
         .map_err(|error| Refusal::new(Code::UnknownRun, format!("no run can have this id: {error}")))
 }
 
@@ -97,14 +98,21 @@ pub(crate) fn unknown(id: &str) -> Refusal {
     )
 }
 
-async fn requested(partition: &Partition, id: &str) -> Result<RunView, Refusal> {
+async fn requested(store: &Store, partition: &Partition, id: &str) -> Result<RunView, Refusal> {
     let mut view = empty(id);
     let state = match partition.job_status(Some(keys::RUNS), id).await? {
         JobStatus::Queued { .. } | JobStatus::Running { .. } => "queued",
-        JobStatus::Deferred { due_ms, .. } => {
-            view.due_at_ms = Some(due_ms);
-            "deferred"
-        }
+        JobStatus::Deferred { due_ms, .. } => match groups::place_of(store, partition, id).await? {
+            Some(place) => {
+                view.group = Some(place.name.clone());
+                view.place = Some(place);
+                "queued"
+            }
+            None => {
+                view.due_at_ms = Some(due_ms);
+                "deferred"
+            }
+        },
         JobStatus::Cancelled => "cancelled",
         JobStatus::Buried(letter) => {
             view.error = raw(json!({ "code": letter.code, "message": letter.reason }).to_string());
@@ -129,6 +137,10 @@ fn empty(id: &str) -> RunView {
         due_at_ms: None,
         tenant: None,
         traceparent: None,
+        parent: id.rsplit_once(CHILD).map(|(parent, _)| parent.to_owned()),
+        labels: Labels::default(),
+        group: None,
+        place: None,
         steps_done: 0,
         input: None,
         output: None,
@@ -160,6 +172,8 @@ async fn started(
     view.ended_at_ms = record.ended_ms;
     view.tenant = record.tenant;
     view.traceparent = record.traceparent;
+    view.labels = record.labels;
+    view.group = record.group;
     view.steps_done = record.done;
     view.input = raw_bytes(&record.input);
     view.output = record.output.as_deref().and_then(raw_bytes);
@@ -331,5 +345,5 @@ pub(crate) async fn exists(store: &Store, id: &str) -> Result<(), Refusal> {
     if !partition.summaries(&[id.to_owned()]).await?.is_empty() {
         return Ok(());
     }
-    requested(partition, id).await.map(|_| ())
+    requested(store, partition, id).await.map(|_| ())
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tidemill_producer::{Code, Settings};
 use tidemill_protocol::StepState;
-use tidemill_store::{Burial, keys};
+use tidemill_store::{Burial, Entrance, GroupMember, WhenFull, keys};
 
 use crate::door::{Answer, Door};
 use crate::worker::{announce, claim, complete, field, settle, start};
@@ -55,6 +55,15 @@ async fn bring_about(door: &Door, hook: &str) {
             door.post("/v1/jobs", &format!("{{\"tool\":\"echo\",\"id\":\"{id}-again\"}}")).await;
             let entry = claim(door, keys::WORKERS, "default", 1).await.remove(0).entry;
             complete(door, &entry, id, "{\"order\":42}").await;
+        }
+        ["group", name] => {
+            let home = door.store.partition_of(name);
+            for (at, run) in [(1_000, "first"), (2_000, "second")] {
+                let member = GroupMember { partition: 0, run: run.to_owned() };
+                let entrance =
+                    Entrance { group: name, limit: 1, when_full: WhenFull::Queue, member: &member, asked: at };
+                home.enter_group(&entrance).await.unwrap();
+            }
         }
         ["announce"] => announce(door, "worker-1", &["default"]).await,
         ["bury"] => {

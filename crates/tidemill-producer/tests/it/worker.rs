@@ -46,12 +46,16 @@ pub(crate) async fn complete(door: &Door, entry: &EntryId, id: &str, output: &st
 pub(crate) async fn start(door: &Door, id: &str) {
     let asked = claim(door, keys::SCHEDULERS, keys::RUNS, 1).await;
     let roots = [("a", 0), ("b", 1)].map(|(name, step)| RootStep { step, name, target: 0 }).to_vec();
+    let labels = field(&asked[0], "labels").unwrap_or_else(|| "{}".to_owned());
+    let labels = tidemill_protocol::Labels::parse(labels.as_bytes()).unwrap();
     let run = NewRun {
         entry: &asked[0].entry,
         id,
         workflow: "flow@1",
         deadline_ms: 60_000,
         fields: vec![("in", b"{\"n\":1}"), ("rms", b"60000")],
+        labels: &labels,
+        parent: None,
         roots,
         more: None,
     };

@@ -4,6 +4,7 @@ use redis::{Cmd, Pipeline};
 use tidemill_protocol::{EntryId, Labels};
 
 use super::{Function, FunctionCall};
+use crate::inspect::noted;
 use crate::{Error, Partition, keys};
 
 pub(super) const ENTER: Function = Function {
@@ -345,6 +346,17 @@ impl Partition {
         let mut ask = Cmd::new();
         ask.arg("ZRANK").arg(self.keys().group_waiting(name)).arg(member.to_string());
         self.link().query("asking for a place in a group", &ask).await
+    }
+
+    /// The group in which a requested run waits; `None` when it is not put aside, or for another reason.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn group_of_request(&self, run: &str) -> Result<Option<String>, Error> {
+        let mut ask = Cmd::new();
+        ask.arg("HGET").arg(self.keys().deferred(keys::RUNS)).arg(format!("j:{run}"));
+        let packed: Option<Vec<u8>> = self.link().query("asking why a run waits", &ask).await?;
+        Ok(packed.and_then(|packed| noted(&packed, b"_group")))
     }
 
     /// Has a requested run that was put aside be looked at now, whatever its time. `false`: it is not put aside.
