@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill_store::{Published, Startable, Store, WorkflowTarget};
-use tidemill_workflow::{AnyTool, Definition, Plan, Problems};
+use tidemill_workflow::{AnyTool, Plan, Problems};
 use tokio::time::Instant;
 
 use crate::refusal::{Code, Refusal, nearest};
@@ -204,13 +204,10 @@ pub(crate) fn target_of(target: &str) -> Result<WorkflowTarget<'_>, Refusal> {
 }
 
 fn compiled(published: &Published) -> Result<Known, Refusal> {
-    let file = format!("workflow {}@{}", published.name, published.version);
-    let definition = Definition::parse(&published.source, &file).map_err(|problems| refused(&problems))?;
-    let has_schema = definition.input.is_some();
-    let mut plan = definition.compile(&AnyTool).map_err(|problems| refused(&problems))?;
-    // what it was published as is what it is called, whatever its text says
-    plan.name.clone_from(&published.name);
-    plan.version = published.version;
+    let called = (published.name.as_str(), published.version);
+    let plan = tidemill_serverless::published(&published.source, called, &AnyTool);
+    let plan = plan.map_err(|problems| refused(&problems))?;
+    let has_schema = plan.checks_input();
     Ok(Known { plan: Arc::new(plan), has_schema })
 }
 

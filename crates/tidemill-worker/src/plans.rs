@@ -94,13 +94,11 @@ impl Plans {
     /// Compiles a definition and keeps the plan. Which tools *this* worker has shows when a step is run.
     fn keep(&self, published: &Published) -> Result<Arc<Plan>, PlanError> {
         let workflow = format!("{}@{}", published.name, published.version);
-        let mut plan = Plan::from_source(&published.source, &format!("workflow {workflow}"), &AnyTool)
-            .map_err(|problems| {
+        let called = (published.name.as_str(), published.version);
+        let plan =
+            tidemill_serverless::published(&published.source, called, &AnyTool).map_err(|problems| {
                 PlanError::Unusable(format!("workflow {workflow:?} does not compile: {problems}"))
             })?;
-        // what it was published as is what it is called, whatever its text says
-        plan.name.clone_from(&published.name);
-        plan.version = published.version;
         let plan = Arc::new(plan);
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.len() >= MOST_KEPT {

@@ -269,6 +269,12 @@ impl Plan {
         self.step(step).and_then(|step| step.queue.as_deref()).unwrap_or(&self.queue)
     }
 
+    /// Whether a run's input must fit a schema.
+    #[must_use]
+    pub const fn checks_input(&self) -> bool {
+        self.input_schema.is_some()
+    }
+
     /// Checks a run's input.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use serde_json::json;
 use tidemill_store::{Published, WorkflowTarget};
-use tidemill_workflow::Plan;
 
 use super::request::read_file;
 use crate::catalog::Tools;
@@ -116,7 +115,7 @@ async fn graph(context: &Context, workflow: &str, format: Format) -> Outcome {
         let published = find(context, workflow).await?;
         (published.source, format!("{}@{}", published.name, published.version))
     };
-    let plan = Plan::from_source(&text, &file, &tools)
+    let plan = tidemill_serverless::plan(&text, &file, &tools)
         .map_err(|problems| Error::failed("invalid_workflow", problems.to_string()))?;
     let (language, drawing) = match format {
         Format::Mermaid => ("mermaid", plan.to_mermaid()),

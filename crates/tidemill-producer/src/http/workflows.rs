@@ -160,7 +160,7 @@ pub(super) async fn validate(
         true => Some(door.workflows().against_runs(&checked).await?),
         false => None,
     };
-    let (version, steps) = (checked.definition.version, checked.plan.steps.len());
+    let (version, steps) = (checked.version, checked.plan.steps.len());
     Ok(Json(CheckedView { name: checked.plan.name, version, steps, against_runs }))
 }
 

@@ -46,7 +46,7 @@ impl Workflows {
     pub async fn against_runs(&self, checked: &Checked) -> Result<Against, Refusal> {
         let (name, mut found) = (&checked.plan.name, Against::default());
         for (version, runs) in self.store.live_runs_of(name).await? {
-            if checked.definition.version == Some(version) {
+            if checked.version == Some(version) {
                 continue;
             }
             found.runs += runs.len();

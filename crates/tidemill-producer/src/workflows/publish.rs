@@ -1,5 +1,6 @@
 //! Checking a definition as a whole, and publishing it.
 
+use tidemill_serverless::Document;
 use tidemill_store::{Publication, Published, Publishing, VersionState};
 use tidemill_workflow::{AnyTool, Definition, Plan};
 
@@ -43,8 +44,10 @@ pub struct PublishedAs {
 /// A definition that was checked and found good.
 #[derive(Debug)]
 pub struct Checked {
-    /// The definition.
-    pub definition: Definition,
+    /// Its version, where its text says one.
+    pub version: Option<u32>,
+    /// The definition, if it is one of Tidemill's own language.
+    pub definition: Option<Definition>,
     /// Its plan.
     pub plan: Plan,
 }
@@ -60,14 +63,18 @@ impl Workflows {
     /// All problems of the definition; or Redis is not available.
     pub async fn check(&self, text: &str, file: &str, any_tool: bool) -> Result<Checked, Refusal> {
         let plan = if any_tool {
-            Plan::from_source(text, file, &AnyTool)
+            tidemill_serverless::plan(text, file, &AnyTool)
         } else {
             let tools = KnownTools::new(self.store.home().tools().await?);
-            Plan::from_source(text, file, &tools)
+            tidemill_serverless::plan(text, file, &tools)
         };
         let plan = plan.map_err(|problems| refused(&problems))?;
+        if tidemill_serverless::is_document(text) {
+            let document = Document::parse(text, file, &AnyTool).map_err(|problems| refused(&problems))?;
+            return Ok(Checked { version: document.version_number(), definition: None, plan });
+        }
         let definition = Definition::parse(text, file).map_err(|problems| refused(&problems))?;
-        Ok(Checked { definition, plan })
+        Ok(Checked { version: definition.version, definition: Some(definition), plan })
     }
 
     /// Publishes a definition. One without a version becomes the next version, unless it is the same as the newest.
@@ -80,7 +87,7 @@ impl Workflows {
         if wanted.require_compatible {
             self.against_runs(&checked).await?.require(&checked.plan.name)?;
         }
-        let published = match checked.definition.version {
+        let published = match checked.version {
             Some(version) => self.publish_numbered(wanted, &checked, version).await,
             None => self.publish_next(wanted, &checked).await,
         };
@@ -125,14 +132,18 @@ impl Workflows {
             // an archived one cannot come back: the same text begins anew
             if let Some(newest) = newest.as_ref().filter(|newest| newest.state != VersionState::Archived)
                 && let Some(stored) = home.definition(name, Some(newest.version)).await?
-                && same_but_version(&checked.definition, &stored)
+                && is_same(wanted, checked, &stored)
             {
                 return Ok(answer(newest.version, newest.state, false));
             }
             let version = newest.map_or(1, |newest| newest.version + 1);
-            let mut numbered = checked.definition.clone();
-            numbered.version = Some(version);
-            let text = numbered.to_value().to_string();
+            let text = checked.definition.clone().map_or_else(
+                || wanted.text.to_owned(),
+                |mut numbered| {
+                    numbered.version = Some(version);
+                    numbered.to_value().to_string()
+                },
+            );
             if self.send(wanted, name, version, &text).await? == Publishing::New {
                 return Ok(answer(version, state_of(wanted), true));
             }
@@ -156,6 +167,14 @@ impl Workflows {
 
 const fn state_of(wanted: &Publish<'_>) -> VersionState {
     if wanted.draft { VersionState::Draft } else { VersionState::Active }
+}
+
+/// Whether this is published already, as a version without a number of its own.
+fn is_same(wanted: &Publish<'_>, checked: &Checked, stored: &Published) -> bool {
+    match &checked.definition {
+        Some(definition) => same_but_version(definition, stored),
+        None => stored.source == wanted.text,
+    }
 }
 
 fn same_but_version(definition: &Definition, stored: &Published) -> bool {

@@ -82,7 +82,7 @@ async fn tools(context: &Context, offline: bool) -> Outcome<Tools> {
 
 fn compile(file: &str, tools: &Tools) -> Outcome<(String, Result<Plan, Problems>)> {
     let text = read_file(file)?;
-    let plan = Plan::from_source(&text, file, tools);
+    let plan = tidemill_serverless::plan(&text, file, tools);
     Ok((text, plan))
 }
 
