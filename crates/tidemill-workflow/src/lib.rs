@@ -10,6 +10,7 @@ mod nearest;
 pub mod orchestrate;
 mod plan;
 mod problem;
+pub mod reference;
 mod schema;
 mod scope;
 pub mod source;
@@ -25,7 +26,7 @@ pub use diff::{Audience, Change, ChangeKind, Diff};
 pub use expr::{BoundFilter, ExprError, Fault, Filter, Limits};
 pub use fits::Fits;
 pub use nearest::nearest;
-pub use orchestrate::advance;
+pub use orchestrate::{ChildTarget, advance};
 pub use plan::{
     Action, Approval, Branch, Budget, Child, ChosenBy, Decision, Finish, Fires, ForEach, Group, Need, OnFull, OnReject,
     OnTimeout, Plan, PlanStep, ProgramPlan, Reminder, Repeat, Signal, Tolerance, ToolCatalog, Wait,

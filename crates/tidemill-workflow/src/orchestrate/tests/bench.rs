@@ -192,7 +192,10 @@ impl Bench {
                     self.calling = Some(input.clone());
                 }
                 if let (Some(before), Some(now)) = (self.alarm, turn.alarm) {
-                    assert!(now.generation > before.generation || now == before, "an alarm is not changed, but set anew");
+                    assert!(
+                        now.generation > before.generation || now == before,
+                        "an alarm is not changed, but set anew"
+                    );
                 }
                 self.memo = Some(turn.memo.clone());
                 self.alarm = turn.alarm;

@@ -13,7 +13,8 @@ use super::bench::{ended, signal};
 use super::{Bench, block, condition, step, template, workflow};
 use crate::orchestrate::{Event, Then};
 use crate::plan::{
-    Action, Approval, Branch, Child, ForEach, OnReject, OnTimeout, PlanStep, Reminder, Repeat, Signal, Tolerance, Wait,
+    Action, Approval, Branch, Child, ForEach, OnReject, OnTimeout, PlanStep, Reminder, Repeat, Signal,
+    Tolerance, Wait,
 };
 use crate::schema::Schema;
 
@@ -78,13 +79,14 @@ fn children() -> impl Strategy<Value = Child> {
 }
 
 fn repeats() -> impl Strategy<Value = Repeat> {
-    (1..6_u32, prop_oneof![Just(0_u64), 1..40_u64], prop::option::of(0..8_u32), any::<(bool, bool)>()).prop_map(
-        |(max_iterations, every_ms, enough, (asks_before, continue_when_exhausted))| {
-            let before = enough.filter(|_| asks_before).map(|n| condition(&format!("${{ .iteration <= {n} }}")));
-            let after = enough.filter(|_| !asks_before).map(|n| condition(&format!("${{ .iteration >= {n} }}")));
+    (1..6_u32, prop_oneof![Just(0_u64), 1..40_u64], prop::option::of(0..8_u32), any::<(bool, bool)>())
+        .prop_map(|(max_iterations, every_ms, enough, (asks_before, continue_when_exhausted))| {
+            let before =
+                enough.filter(|_| asks_before).map(|n| condition(&format!("${{ .iteration <= {n} }}")));
+            let after =
+                enough.filter(|_| !asks_before).map(|n| condition(&format!("${{ .iteration >= {n} }}")));
             Repeat { while_: before, until: after, max_iterations, every_ms, continue_when_exhausted }
-        },
-    )
+        })
 }
 
 fn approvals() -> impl Strategy<Value = Approval> {
@@ -122,11 +124,13 @@ fn eachs() -> impl Strategy<Value = PlanStep> {
         (0..4_u32).prop_map(Tolerance::Count),
         (0..101_u8).prop_map(|percent| Tolerance::Percent(percent.into()))
     ];
-    (children(), 0..30_usize, 1..6_u32, 0..4_u32, tolerate).prop_map(|(child, items, concurrency, batch, tolerate)| {
-        let items = template(&json!((0..items).collect::<Vec<_>>()));
-        let for_each = Some(ForEach { items, concurrency, batch, tolerate });
-        PlanStep { for_each, ..step(Action::Child(child), &json!("${ .item }")) }
-    })
+    (children(), 0..30_usize, 1..6_u32, 0..4_u32, tolerate).prop_map(
+        |(child, items, concurrency, batch, tolerate)| {
+            let items = template(&json!((0..items).collect::<Vec<_>>()));
+            let for_each = Some(ForEach { items, concurrency, batch, tolerate });
+            PlanStep { for_each, ..step(Action::Child(child), &json!("${ .item }")) }
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = PlanStep> {
@@ -160,8 +164,13 @@ struct History {
 
 impl History {
     fn new(step: PlanStep) -> Self {
-        let mut history =
-            Self { bench: Bench::new(step), told: Vec::new(), ended: BTreeMap::new(), answers: 0, generations: vec![0] };
+        let mut history = Self {
+            bench: Bench::new(step),
+            told: Vec::new(),
+            ended: BTreeMap::new(),
+            answers: 0,
+            generations: vec![0],
+        };
         history.look();
         history
     }
@@ -197,14 +206,17 @@ impl History {
         }
     }
 
-    fn happen(&mut self, next: Move) {
+    fn happen(&mut self, next: &Move) {
         let now_ms = self.bench.now_ms;
-        match next {
-            Move::End(child, how) => {
+        match *next {
+            Move::End(ref child, how) => {
                 let running: Vec<String> =
                     self.bench.open.iter().filter(|key| !self.ended.contains_key(*key)).cloned().collect();
                 if !running.is_empty() {
-                    self.end(child.get::<String>(&running), if how == 0 { RunState::Failed } else { RunState::Succeeded });
+                    self.end(
+                        child.get::<String>(&running),
+                        if how == 0 { RunState::Failed } else { RunState::Succeeded },
+                    );
                 }
             }
             Move::Look => self.look(),
@@ -216,15 +228,18 @@ impl History {
                     self.look();
                 }
             }
-            Move::RingOld(old) => {
+            Move::RingOld(ref old) => {
                 let generation = *old.get(&self.generations);
                 if self.bench.alarm.is_none_or(|alarm| alarm.generation != generation) {
                     self.tell(Event::Due { generation });
                 }
             }
-            Move::Again(event) => {
-                let again: Vec<&Event> =
-                    self.told.iter().filter(|event| !matches!(event, Event::Due { .. } | Event::Answered { .. })).collect();
+            Move::Again(ref event) => {
+                let again: Vec<&Event> = self
+                    .told
+                    .iter()
+                    .filter(|event| !matches!(event, Event::Due { .. } | Event::Answered { .. }))
+                    .collect();
                 if !again.is_empty() {
                     self.bench.mail.push((*event.get(&again)).clone());
                 }
@@ -235,7 +250,13 @@ impl History {
                 let by = if may { "alice" } else { "mallory" }.to_owned();
                 // a person does not decide twice in the same millisecond
                 self.bench.now_ms += 1;
-                self.tell(Event::Decision { approve, by, roles: Vec::new(), feedback: Bytes::new(), at_ms: now_ms + 1 });
+                self.tell(Event::Decision {
+                    approve,
+                    by,
+                    roles: Vec::new(),
+                    feedback: Bytes::new(),
+                    at_ms: now_ms + 1,
+                });
             }
             Move::Pass(ms) => self.bench.now_ms += ms,
         }
@@ -265,17 +286,14 @@ impl History {
                 self.look();
             } else if self.bench.calling.is_some() {
                 self.answer();
-            } else if self.bench.alarm.is_some() && !self.bench.listen.is_empty() {
-                self.happen(Move::Signal(true));
-                self.look();
             } else if !self.bench.listen.is_empty() {
-                self.happen(Move::Signal(true));
+                self.happen(&Move::Signal(true));
                 self.look();
             } else if matches!(self.bench.step.action, Action::Approval(_)) {
-                self.happen(Move::Decide { approve: true, may: true });
+                self.happen(&Move::Decide { approve: true, may: true });
                 self.look();
             } else if self.bench.alarm.is_some() {
-                self.happen(Move::Ring);
+                self.happen(&Move::Ring);
             } else {
                 self.look();
             }
@@ -332,7 +350,7 @@ proptest! {
             if history.bench.end.is_some() {
                 break;
             }
-            history.happen(next);
+            history.happen(&next);
         }
         history.finish();
         history.is_right();
