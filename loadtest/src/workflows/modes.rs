@@ -7,55 +7,67 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tidemill_protocol::ExecutionMode;
 
 use super::requests::Requests;
 use super::sheet::Sheet;
 use crate::bench::{Bench, Mode};
+use crate::queue::Info;
 use crate::report::Unit;
 use crate::samples::quantile;
 
-const COLUMNS: &[&str] =
-    &["mode", "at least", "p50, one run at a time", "p99", "runs/s with 50 under way", "p99"];
+const COLUMNS: &[&str] = &[
+    "mode",
+    "at least",
+    "p50, one run at a time",
+    "p99",
+    "runs/s with 50 under way",
+    "p50",
+    "p99",
+    "function calls per run",
+];
 const STEP_MS: u64 = 20;
+const STEPS: u64 = 10;
 /// Steps on the longest way through the graph.
 const DEPTH: u64 = 6;
 const UNDER_WAY: usize = 50;
 
-/// The modes to compare, and how many steps one run must at least wait for, one after the other.
-///
-/// (modes) The pool has one way to execute today. Once it is switched by a pool-wide setting, each mode gets its line here with
-/// its least time, and `one` switches to it before it asks for the first run.
-const MODES: &[(&str, u64)] = &[("as the pool executes now", DEPTH)];
-
 pub(super) async fn show(quick: bool, set: &[String]) -> Result<Vec<Sheet>> {
-    let mut sheet = Sheet::new("Ten steps of 20 ms, five of them side by side", COLUMNS);
-    for (mode, depth) in MODES {
-        sheet.add(one(mode, *depth, (quick, set)).await?);
+    let mut sheet =
+        Sheet::new("Ten steps of 20 ms, five of them side by side, in each execution mode", COLUMNS);
+    for mode in ExecutionMode::ALL {
+        sheet.add(one(mode, (quick, set)).await?);
     }
     Ok(vec![sheet])
 }
 
-async fn one(mode: &str, depth: u64, (quick, set): (bool, &[String])) -> Result<Vec<String>> {
+async fn one(mode: ExecutionMode, (quick, set): (bool, &[String])) -> Result<Vec<String>> {
     let bench = Bench::start(Mode::Aof, quick, None, set).await?;
     bench.store()?.home().publish("ten", 1, &source()).await?;
     let (_worker, _scheduler) = tokio::try_join!(bench.worker(&[]), bench.scheduler())?;
     let lengths = if quick { (1, 2) } else { (10, 20) };
-    let mut alone = Requests::of(&bench, ("ten", "{}"), "loadtest:alone").await?;
+    let mut alone = Requests::of(&bench, ("ten", "{}"), "loadtest:alone").await?.in_mode(mode);
     // the first one compiles
     alone.keep(1, Duration::from_millis(500)).await?;
     let (mut took, _) = alone.keep(1, Duration::from_secs(lengths.0)).await?;
     alone.drain().await?;
-    let mut many = Requests::of(&bench, ("ten", "{}"), "loadtest:many").await?;
+    let mut many = Requests::of(&bench, ("ten", "{}"), "loadtest:many").await?.in_mode(mode);
     many.keep(UNDER_WAY, Duration::from_secs(1)).await?;
+    let mut watching = bench.connect().await?;
+    let before = Info::read(&mut watching).await?.calls("fcall");
     let (mut together, length) = many.keep(UNDER_WAY, Duration::from_secs(lengths.1)).await?;
+    let calls = Info::read(&mut watching).await?.calls("fcall") - before;
     many.drain().await?;
+    let steps = if mode.is_sequential() { STEPS } else { DEPTH };
     Ok(vec![
-        mode.to_owned(),
-        format!("{} ms", depth * STEP_MS),
+        mode.as_str().to_owned(),
+        format!("{} ms", steps * STEP_MS),
         Unit::Milliseconds.show(quantile(&mut took, 0.5)),
         Unit::Milliseconds.show(quantile(&mut took, 0.99)),
         Unit::Count.show(together.len() as f64 / length.as_secs_f64()),
+        Unit::Milliseconds.show(quantile(&mut together, 0.5)),
         Unit::Milliseconds.show(quantile(&mut together, 0.99)),
+        format!("{:.2}", calls as f64 / together.len() as f64),
     ])
 }
 

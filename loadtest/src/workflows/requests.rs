@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
+use tidemill_protocol::ExecutionMode;
 use tokio::time::Instant;
 
 use crate::bench::Bench;
@@ -21,6 +22,8 @@ pub(super) struct Requests {
     workflow: String,
     input: String,
     replies: String,
+    /// The mode that each run asks for; the pool's own if it is absent.
+    mode: Option<ExecutionMode>,
     /// The runs under way: when each was asked for.
     open: HashMap<String, Instant>,
     /// The last reply that was read.
@@ -36,9 +39,15 @@ impl Requests {
             workflow: workflow.to_owned(),
             input: input.to_owned(),
             replies: replies.to_owned(),
+            mode: None,
             open: HashMap::new(),
             seen: "0-0".to_owned(),
         })
+    }
+
+    /// The same client, whose runs ask for a mode.
+    pub(super) fn in_mode(self, mode: ExecutionMode) -> Self {
+        Self { mode: Some(mode), ..self }
     }
 
     /// Asks for runs, in one round trip. A run's time begins before it is asked for.
@@ -51,6 +60,9 @@ impl Requests {
         for _ in 0..count {
             batch.cmd("XADD").arg(RUNS).arg("*").arg("workflow").arg(workflow);
             batch.arg("input").arg(input).arg("reply_to").arg(&*self.replies);
+            if let Some(mode) = self.mode {
+                batch.arg("mode").arg(mode.as_str());
+            }
         }
         let asked = Instant::now();
         let ids: Vec<String> = batch.query_async(&mut self.connection).await.context("asking for runs")?;
