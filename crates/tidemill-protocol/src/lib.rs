@@ -26,7 +26,8 @@ pub use job::{
     Reader, Target,
 };
 pub use labels::{
-    InvalidLabels, Labels, MAX_LABEL_NAME_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, NO_LABELS, check_label_name,
+    InvalidLabels, Labels, MAX_LABEL_NAME_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, NO_LABELS,
+    check_label_name,
 };
 pub use lua::{state_machine_page, transitions_lua};
 pub use mode::{ExecutionMode, UnknownMode};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidemill_store::{Partition, Store};
 
 use crate::metrics::Counters;
+use crate::modes::Starts;
 use crate::plans::Plans;
 use crate::settings::Settings;
 
@@ -17,11 +18,18 @@ pub(crate) struct Context {
     pub(crate) settings: Arc<Settings>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) plans: Arc<Plans>,
+    /// Runs started, by their execution mode.
+    pub(crate) starts: Arc<Starts>,
 }
 
 impl Context {
     pub(crate) fn partitions(&self) -> &[Partition] {
         self.store.partitions()
+    }
+
+    /// A partition by its number; there is none where the pool had more of them once.
+    pub(crate) fn partition(&self, index: u32) -> Option<&Partition> {
+        self.store.partitions().get(index as usize)
     }
 }
 

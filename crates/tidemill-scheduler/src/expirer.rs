@@ -2,7 +2,7 @@
 
 use tidemill_protocol::RunState;
 use tidemill_runtime::duty::{Duty, Tick};
-use tidemill_store::{EndRun, Partition};
+use tidemill_store::{Partition, StopRun};
 
 use crate::Error;
 use crate::context::Context;
@@ -26,20 +26,18 @@ impl Expirer {
         let overdue = partition.overdue_runs(now_ms, MOST).await?;
         let mut ended = 0;
         for run in &overdue {
-            let fields = partition.fields_of(run, None, &["rp".to_owned()]).await?;
-            let reply_to = fields.into_iter().next().flatten();
-            let reply_to = reply_to.map(|key| String::from_utf8_lossy(&key).into_owned());
-            let end = EndRun {
+            let stop = StopRun {
                 id: run,
                 to: RunState::TimedOut,
                 who: &self.context.who,
                 code: "timeout",
                 reason: "the run did not end by its deadline",
                 only_past_deadline: true,
-                reply_to: reply_to.as_deref(),
+                spares: false,
+                by_force: false,
             };
             // otherwise another scheduler was faster, or it has just ended
-            if partition.end_run(&end).await? == Some(true) {
+            if partition.stop_run(&stop).await? == Some(true) {
                 ended += 1;
                 self.context.counters.expired.inc();
                 tracing::info!(run, "run timed out");

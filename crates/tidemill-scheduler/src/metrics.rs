@@ -4,12 +4,39 @@ use tidemill_runtime::metrics::{Counter, Gauge, Labelled, MetricName, Metrics};
 
 /// Runs started.
 pub const RUNS_STARTED: MetricName = MetricName::new("tidemill_runs_started", "Runs started", &[]);
+/// Runs started, by execution mode.
+pub const EXECUTIONS: MetricName =
+    MetricName::new("tidemill_executions", "Runs started, by execution mode", &["mode"]);
+/// The pool's execution mode.
+pub const MODE: MetricName = MetricName::new(
+    "tidemill_execution_mode",
+    "1 for the pool's execution mode, 0 for the others; each scheduler tells the same",
+    &["mode"],
+);
 /// Requests for runs that exist already.
 pub const RUNS_REPEATED: MetricName =
     MetricName::new("tidemill_runs_repeated", "Requests dropped because a run of that id exists", &[]);
+/// Ends of runs that others heard of.
+pub const NOTICES: MetricName = MetricName::new(
+    "tidemill_notices",
+    "Ends of runs told to whoever waited for them: a parent, a group, steps that waited",
+    &[],
+);
 /// Requests that could not be started.
 pub const RUNS_REFUSED: MetricName =
     MetricName::new("tidemill_runs_refused", "Requests for runs that went to the dead letters", &["code"]);
+/// Definitions that cannot be used.
+pub const VALIDATION_FAILED: MetricName = MetricName::new(
+    "tidemill_definition_validation_failed",
+    "Published workflows that could not be used, at the start or for a run (`invalid_workflow`, `damaged_definition`)",
+    &["code"],
+);
+/// Runs of versions on their way out.
+pub const DEPRECATED_STARTS: MetricName = MetricName::new(
+    "tidemill_deprecated_starts",
+    "Batches of runs started with a deprecated version",
+    &["workflow"],
+);
 /// Work that became due.
 pub const PROMOTED: MetricName =
     MetricName::new("tidemill_promoted", "Work put aside that became ready", &["queue"]);
@@ -68,6 +95,30 @@ pub const STUCK: MetricName = MetricName::new(
 );
 /// Runs ended at their deadline.
 pub const EXPIRED: MetricName = MetricName::new("tidemill_expired", "Runs ended at their deadline", &[]);
+/// Runs that have a place in a group.
+pub const GROUP_HOLDERS: MetricName = MetricName::new(
+    "tidemill_group_holders",
+    "Runs that have a place in a group; each scheduler tells the same",
+    &["workflow"],
+);
+/// Runs that wait for a place in a group.
+pub const GROUP_WAITING: MetricName = MetricName::new(
+    "tidemill_group_waiting",
+    "Runs that wait for their turn in a group; each scheduler tells the same",
+    &["workflow"],
+);
+/// Requests put aside because their group was full.
+pub const GROUP_QUEUED: MetricName = MetricName::new(
+    "tidemill_group_queued",
+    "Requests for runs put aside because their group was full",
+    &["workflow"],
+);
+/// Runs cancelled for newer ones of their group.
+pub const GROUP_CANCELLED: MetricName = MetricName::new(
+    "tidemill_group_cancelled",
+    "Runs cancelled for newer ones of their group",
+    &["workflow"],
+);
 /// Records deleted to bound memory.
 pub const TRIMMED: MetricName =
     MetricName::new("tidemill_trimmed", "Records deleted to bound memory", &["what"]);
@@ -84,8 +135,13 @@ pub const REDIS_NEAR_LIMIT: MetricName =
 /// The names of this crate, for the page that lists them.
 pub const ALL: &[MetricName] = &[
     RUNS_STARTED,
+    EXECUTIONS,
+    MODE,
     RUNS_REPEATED,
+    NOTICES,
     RUNS_REFUSED,
+    VALIDATION_FAILED,
+    DEPRECATED_STARTS,
     PROMOTED,
     CALLED_UP,
     LEFT_LINES,
@@ -101,6 +157,10 @@ pub const ALL: &[MetricName] = &[
     REPAIRED,
     STUCK,
     EXPIRED,
+    GROUP_HOLDERS,
+    GROUP_WAITING,
+    GROUP_QUEUED,
+    GROUP_CANCELLED,
     TRIMMED,
     REDIS_USED,
     REDIS_MAX,
@@ -111,8 +171,13 @@ pub const ALL: &[MetricName] = &[
 #[derive(Debug, Clone)]
 pub(crate) struct Counters {
     pub(crate) runs_started: Counter,
+    pub(crate) executions: Labelled<Counter>,
+    pub(crate) mode: Labelled<Gauge>,
     pub(crate) runs_repeated: Counter,
+    pub(crate) notices: Counter,
     pub(crate) runs_refused: Labelled<Counter>,
+    pub(crate) validation_failed: Labelled<Counter>,
+    pub(crate) deprecated_starts: Labelled<Counter>,
     pub(crate) promoted: Labelled<Counter>,
     pub(crate) called_up: Labelled<Counter>,
     pub(crate) left_lines: Counter,
@@ -128,6 +193,10 @@ pub(crate) struct Counters {
     pub(crate) repaired: Labelled<Counter>,
     pub(crate) stuck: Gauge,
     pub(crate) expired: Counter,
+    pub(crate) group_holders: Labelled<Gauge>,
+    pub(crate) group_waiting: Labelled<Gauge>,
+    pub(crate) group_queued: Labelled<Counter>,
+    pub(crate) group_cancelled: Labelled<Counter>,
     pub(crate) trimmed: Labelled<Counter>,
     pub(crate) redis_used: Gauge,
     pub(crate) redis_max: Gauge,
@@ -139,8 +208,13 @@ impl Counters {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self {
             runs_started: metrics.counter(RUNS_STARTED),
+            executions: metrics.counters(EXECUTIONS),
+            mode: metrics.gauges(MODE),
             runs_repeated: metrics.counter(RUNS_REPEATED),
+            notices: metrics.counter(NOTICES),
             runs_refused: metrics.counters(RUNS_REFUSED),
+            validation_failed: metrics.counters(VALIDATION_FAILED),
+            deprecated_starts: metrics.counters(DEPRECATED_STARTS),
             promoted: metrics.counters(PROMOTED),
             called_up: metrics.counters(CALLED_UP),
             left_lines: metrics.counter(LEFT_LINES),
@@ -156,6 +230,10 @@ impl Counters {
             repaired: metrics.counters(REPAIRED),
             stuck: metrics.gauge(STUCK),
             expired: metrics.counter(EXPIRED),
+            group_holders: metrics.gauges(GROUP_HOLDERS),
+            group_waiting: metrics.gauges(GROUP_WAITING),
+            group_queued: metrics.counters(GROUP_QUEUED),
+            group_cancelled: metrics.counters(GROUP_CANCELLED),
             trimmed: metrics.counters(TRIMMED),
             redis_used: metrics.gauge(REDIS_USED),
             redis_max: metrics.gauge(REDIS_MAX),

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
-use tidemill_store::{Partition, Published};
-use tidemill_workflow::{Action, Plan, Problems, ToolCatalog};
+use tidemill_store::{Damaged, Partition, Published, Startable, VersionState, WorkflowTarget};
+use tidemill_workflow::{Action, AnyTool, Plan, Problems};
 
 /// More compiled definitions than this are not kept.
 const MOST_KEPT: usize = 512;
@@ -31,25 +30,58 @@ pub enum NoPlan {
         /// All that is wrong.
         problems: Problems,
     },
+    /// It may not be started so.
+    #[error("{why}")]
+    NotStartable {
+        /// The stable word.
+        code: &'static str,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// What is stored is not what was published.
+    #[error(transparent)]
+    Damaged(Damaged),
     /// Redis could not tell.
     #[error(transparent)]
-    Store(#[from] tidemill_store::Error),
+    Store(tidemill_store::Error),
 }
 
-/// Only the structure of a definition matters to a scheduler: tools are the workers' affair, who may start later.
-struct AnyTool;
+/// What a start gets.
+#[derive(Debug, Clone)]
+pub struct ToStart {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Where its version stands in its life.
+    pub state: VersionState,
+}
 
-impl ToolCatalog for AnyTool {
-    fn knows(&self, _tool: &str) -> bool {
-        true
+impl ToStart {
+    /// Of what has begun already.
+    pub(crate) const fn begun(plan: Arc<Plan>) -> Self {
+        Self { plan, state: VersionState::Active }
     }
+}
 
-    fn input_schema(&self, _tool: &str) -> Option<Value> {
-        None
+impl From<tidemill_store::Error> for NoPlan {
+    fn from(error: tidemill_store::Error) -> Self {
+        match error {
+            tidemill_store::Error::Damaged(damaged) => Self::Damaged(damaged),
+            error => Self::Store(error),
+        }
     }
+}
 
-    fn names(&self) -> Vec<String> {
-        Vec::new()
+impl NoPlan {
+    /// The stable word for a start that is refused; `None` where Redis could not tell.
+    #[must_use]
+    pub const fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Unknown(_) => Some("unknown_workflow"),
+            Self::NotStartable { code, .. } => Some(*code),
+            Self::Invalid { .. } => Some("invalid_workflow"),
+            Self::Damaged(_) => Some("damaged_definition"),
+            Self::Store(_) => None,
+        }
     }
 }
 
@@ -60,27 +92,48 @@ impl Plans {
         Self { home, compiled: Mutex::default() }
     }
 
-    /// The plan of `name` (its newest version, asked for anew each time) or `name@version`.
+    /// The plan of `name@version`, or of its block `name@version#path`, wherever that stands in its life, for runs that have begun with it; or of `name`, its newest active
+    /// version, asked for anew each time.
     ///
     /// # Errors
     /// [`NoPlan`].
     pub async fn of(&self, target: &str) -> Result<Arc<Plan>, NoPlan> {
-        let (name, version) = match target.rsplit_once('@') {
-            Some((name, version)) => {
-                let version = version.parse::<u32>().map_err(|_| NoPlan::Unknown(target.to_owned()))?;
-                (name, version)
-            }
-            None => match self.home.newest(target).await? {
-                Some(version) => (target, version),
-                None => return Err(NoPlan::Unknown(target.to_owned())),
-            },
+        let Some((whole, path)) = target.split_once('#') else { return self.of_whole(target).await };
+        let plan = self.of_whole(whole).await?;
+        plan.block(path).cloned().ok_or_else(|| NoPlan::Unknown(target.to_owned()))
+    }
+
+    async fn of_whole(&self, target: &str) -> Result<Arc<Plan>, NoPlan> {
+        let unknown = || NoPlan::Unknown(target.to_owned());
+        let asked = WorkflowTarget::parse(target).ok_or_else(unknown)?;
+        let version = match asked.version {
+            Some(version) => version,
+            None => self.home.newest(asked.name).await?.ok_or_else(unknown)?,
         };
+        self.get(asked.name, version).await
+    }
+
+    /// The plan for a start of a target. Where the version stands in its life is asked for anew each time.
+    ///
+    /// # Errors
+    /// [`NoPlan`].
+    pub async fn to_start(&self, target: &str) -> Result<ToStart, NoPlan> {
+        let asked = WorkflowTarget::parse(target).ok_or_else(|| NoPlan::Unknown(target.to_owned()))?;
+        let startable = self.home.to_start(asked).await?;
+        if let Startable::Version { version, state } = startable {
+            return Ok(ToStart { plan: self.get(asked.name, version).await?, state });
+        }
+        let code = startable.refusal().unwrap_or("unknown_workflow");
+        Err(NoPlan::NotStartable { code, why: startable.sentence(target).unwrap_or_default() })
+    }
+
+    async fn get(&self, name: &str, version: u32) -> Result<Arc<Plan>, NoPlan> {
         if let Some(plan) = self.known(name, version) {
             return Ok(plan);
         }
         match self.home.definition(name, Some(version)).await? {
             Some(published) => self.keep(&published),
-            None => Err(NoPlan::Unknown(target.to_owned())),
+            None => Err(NoPlan::Unknown(format!("{name}@{version}"))),
         }
     }
 
@@ -90,12 +143,9 @@ impl Plans {
     /// [`NoPlan::Invalid`].
     pub fn keep(&self, published: &Published) -> Result<Arc<Plan>, NoPlan> {
         let name = format!("{}@{}", published.name, published.version);
-        let compiled = Plan::from_source(&published.source, &format!("workflow {name}"), &AnyTool);
-        let mut plan = compiled.map_err(|problems| NoPlan::Invalid { name, problems })?;
-        // what it was published as is what it is called, whatever its text says (the publisher may assign versions)
-        plan.name.clone_from(&published.name);
-        plan.version = published.version;
-        let plan = Arc::new(plan);
+        let called = (published.name.as_str(), published.version);
+        let compiled = tidemill_serverless::published(&published.source, called, &AnyTool);
+        let plan = Arc::new(compiled.map_err(|problems| NoPlan::Invalid { name, problems })?);
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if compiled.len() >= MOST_KEPT {
             // rare, and cheap to make good: whatever is still needed is compiled again

@@ -10,6 +10,7 @@ use tidemill_store::{Partition, keys};
 
 use crate::Error;
 use crate::context::{Context, count};
+use crate::waits;
 
 /// Calls per queue and tick; a queue with more does not keep the others waiting.
 const MOST_CALLS: usize = 10;
@@ -33,7 +34,7 @@ impl Promoter {
 
     async fn promote(&self, partition: &Partition) -> Result<Found, Error> {
         let mut queues = partition.queues().await?;
-        queues.push(keys::RUNS.to_owned());
+        queues.extend([keys::RUNS, keys::WAITS].map(str::to_owned));
         let (now_ms, next) = tokio::join!(partition.now_ms(), partition.next_due(&queues));
         let (now_ms, next) = (now_ms?, next?);
         let mut found = Found { promoted: 0, wait_ms: None };
@@ -58,8 +59,12 @@ impl Promoter {
             if members.is_empty() {
                 break;
             }
-            let won = partition.promote(queue, &members).await?;
-            let won = count(won.iter().filter(|won| **won).count());
+            let won = if queue == keys::WAITS {
+                waits::wake_due(partition, &members).await?
+            } else {
+                let won = partition.promote(queue, &members).await?;
+                count(won.iter().filter(|won| **won).count())
+            };
             counter.inc_by(won);
             promoted += won;
             if members.len() < most {

@@ -256,7 +256,7 @@ impl Ward {
                 Find::Move(Held { entry, slot: slot_of(context, &part).await, attempt: part.attempt })
             }
             // whoever claims it next buries it with the reason
-            Err(_) => as_is(entry),
+            Ok(Work::Notice(_)) | Err(_) => as_is(entry),
         })
     }
 
@@ -289,7 +289,7 @@ async fn slot_of(context: &Context, part: &RunPart) -> Option<Slot> {
     let (step, item) = match part.part {
         Part::Step { step } | Part::Gather { step } => (step, None),
         Part::Item { step, item } => (step, Some(item)),
-        Part::Finish | Part::Fan { .. } => return None,
+        Part::Finish | Part::Fan { .. } | Part::Close => return None,
     };
     let plan = context.plans.of(&part.workflow).await;
     let id = plan.ok().and_then(|plan| plan.step(step).map(|step| step.id.to_string()));

@@ -15,9 +15,11 @@ use crate::auditor::Auditor;
 use crate::context::Context;
 use crate::cron::CronDuty;
 use crate::expirer::Expirer;
+use crate::groups::duty::Groups;
 use crate::membership::{Membership, consumer_name, leave};
 use crate::memory::MemoryWatch;
 use crate::metrics::Counters;
+use crate::modes::{self, ModeKeeper};
 use crate::pacer::Pacer;
 use crate::plans::Plans;
 use crate::promoter::Promoter;
@@ -76,6 +78,7 @@ impl Scheduler {
             settings: Arc::new(setup.settings),
             counters: Arc::new(Counters::new(&setup.metrics)),
             plans: Arc::new(Plans::new(setup.store.home().clone())),
+            starts: Arc::default(),
             store: setup.store,
         };
         let duty_metrics = Arc::new(DutyMetrics::new(&setup.metrics));
@@ -97,7 +100,7 @@ impl Scheduler {
         &self.context.who
     }
 
-    /// Checks the server and every published workflow. Call it before [`Scheduler::run`]; a process does not start on a bad graph.
+    /// Checks the server and every active version of every workflow. Call it before [`Scheduler::run`]; a process does not start on a bad graph.
     ///
     /// # Errors
     /// Redis cannot be reached or used, or a definition is not valid (with file, line and reason).
@@ -108,8 +111,11 @@ impl Scheduler {
             redis.set_unready(error.to_string());
             return Err(error.into());
         }
-        validation::validate(&self.context.store, &self.context.plans, &self.built_in_tools).await?;
+        let context = &self.context;
+        let failed = &context.counters.validation_failed;
+        validation::validate(&context.store, &context.plans, &self.built_in_tools, failed).await?;
         definitions.set_ready();
+        modes::put_in_force(context).await?;
         Ok(())
     }
 
@@ -173,8 +179,10 @@ impl Scheduler {
         self.duty(tasks, Expirer::new(context.clone()), every(settings.expire_ms));
         let retention = Retention::new(context.clone(), self.retention.clone());
         self.duty(tasks, retention, Cadence::every(self.retention.every()));
+        self.duty(tasks, ModeKeeper::new(context.clone()), Cadence::every(modes::EVERY));
         self.duty(tasks, MemoryWatch::new(context.clone()), Cadence::every(MEMORY_EVERY));
         self.duty(tasks, Auditor::new(context.clone()), every(1_000));
+        self.duty(tasks, Groups::new(context.clone()), every(1_000));
         Ok(())
     }
 

@@ -66,7 +66,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            start_batch: 100,
+            start_batch: 50,
             block_ms: 1_000,
             max_input_bytes: DEFAULT_MAX_INPUT_BYTES,
             run_retention_ms: 24 * 3600 * 1000,

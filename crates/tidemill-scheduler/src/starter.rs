@@ -4,23 +4,28 @@
 //! function yet is found again after any error by asking Redis what it holds, so a lost reply loses no run.
 
 mod batch;
+mod group;
+mod marks;
 mod request;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_protocol::{EntryId, Reader};
+use tidemill_protocol::{EntryId, ExecutionMode, Notice, Reader, RunState};
 use tidemill_runtime::duty::{Duty, Tick};
 use tidemill_runtime::health::Component;
 use tidemill_store::{
-    Burial, ClaimedEntry, Claimer, DeferState, Deferral, Due, Fault, NewRun, Partition, Started, keys,
+    Burial, ClaimedEntry, Claimer, DeferState, Deferral, Due, Fault, NewRun, Partition, Started,
+    VersionState, keys,
 };
 use tidemill_workflow::Plan;
 
 use crate::Error;
 use crate::context::{Context, count};
-use crate::plans::NoPlan;
+use crate::plans::{NoPlan, ToStart};
+use crate::waits;
+use crate::{groups, modes};
 use batch::{Prepared, batches};
 use request::{Refusal, Request, Timing};
 
@@ -75,19 +80,26 @@ impl Starter {
         let gone: Vec<EntryId> = gone.into_iter().map(|entry| entry.entry).collect();
         self.partition.drop_entries(&self.stream, keys::SCHEDULERS, &gone).await?;
         let reader = Reader { max_input_bytes: self.context.settings.max_input_bytes };
-        let (mut requests, mut refusals) = (Vec::new(), Vec::new());
+        let (mut requests, mut refusals, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         for entry in claimed {
+            if let Some(notice) = Notice::of(&entry.fields) {
+                notices.push((entry.entry, notice));
+                continue;
+            }
             match Request::read(reader, &entry, &self.partition, self.context.settings.crash_budget) {
                 Ok(request) => requests.push(request),
                 Err(refusal) => refusals.push(*refusal),
             }
         }
+        waits::notices(&self.context, &self.partition, notices).await?;
         let ready = self.sort_by_time(requests, &mut refusals).await?;
-        let plans = self.plans(&ready).await?;
+        let (plans, of_pool) = tokio::try_join!(self.plans(&ready), self.mode_of_pool(&ready))?;
         let mut prepared = Vec::with_capacity(ready.len());
         for (request, deadline_ms) in ready {
-            let made = match plans.get(request.workflow()) {
-                Some(Ok(plan)) => Prepared::new(request, plan, deadline_ms, &self.context.settings),
+            let made = match plans.get(&request.plan_key()) {
+                Some(Ok(plan)) => {
+                    Prepared::new(request, plan, deadline_ms, (&self.context.settings, of_pool))
+                }
                 Some(Err((code, reason))) => Err(request.refuse(code, reason.clone())),
                 None => continue,
             };
@@ -96,10 +108,19 @@ impl Starter {
                 Err(refusal) => refusals.push(*refusal),
             }
         }
+        let prepared = self.enter(prepared, &mut refusals).await?;
         for batch in batches(&prepared, self.context.settings.start_batch) {
             refusals.extend(self.start(batch).await?);
         }
         self.bury(&refusals).await
+    }
+
+    /// The pool's execution mode, if one of these goes by it: asked for anew each time, so that a switch holds for all that start later.
+    async fn mode_of_pool(&self, requests: &[(Request, Option<u64>)]) -> Result<ExecutionMode, Error> {
+        if requests.iter().all(|(request, _)| request.job.extras().mode.is_some()) {
+            return Ok(ExecutionMode::default());
+        }
+        modes::of_pool(&self.context).await
     }
 
     /// Drops requests of an id whose first request waits for its time: the first of an id is the run.
@@ -176,16 +197,38 @@ impl Starter {
     ) -> Result<HashMap<String, Result<Arc<Plan>, (&'static str, String)>>, Error> {
         let mut plans = HashMap::new();
         for (request, _) in requests {
-            if plans.contains_key(request.workflow()) {
+            if plans.contains_key(&request.plan_key()) {
                 continue;
             }
-            let plan = match self.context.plans.of(request.workflow()).await {
-                Ok(plan) => Ok(plan),
-                Err(NoPlan::Store(error)) => return Err(error.into()),
-                Err(unknown @ NoPlan::Unknown(_)) => Err(("unknown_workflow", unknown.to_string())),
-                Err(invalid @ NoPlan::Invalid { .. }) => Err(("invalid_workflow", invalid.to_string())),
+            // a block belongs to a run that has begun, whatever became of its version since
+            let found = match request.block() {
+                Some(_) => self.context.plans.of(request.workflow()).await.map(ToStart::begun),
+                None => self.context.plans.to_start(request.workflow()).await,
             };
-            plans.insert(request.workflow().to_owned(), plan);
+            let plan = match found {
+                Ok(ToStart { plan, state }) => {
+                    if state == VersionState::Deprecated {
+                        let workflow = format!("{}@{}", plan.name, plan.version);
+                        self.context.counters.deprecated_starts.with(&[&workflow]).inc();
+                        tracing::warn!(
+                            run = request.id,
+                            workflow,
+                            "a run of a deprecated version is started"
+                        );
+                    }
+                    Ok(plan)
+                }
+                Err(NoPlan::Store(error)) => return Err(error.into()),
+                Err(refused) => {
+                    let code = refused.code().unwrap_or("invalid_workflow");
+                    if matches!(refused, NoPlan::Invalid { .. } | NoPlan::Damaged(_)) {
+                        self.context.counters.validation_failed.with(&[code]).inc();
+                        tracing::error!(problem = %refused, "a published workflow cannot be used");
+                    }
+                    Err((code, refused.to_string()))
+                }
+            };
+            plans.insert(request.plan_key(), plan);
         }
         Ok(plans)
     }
@@ -205,7 +248,10 @@ impl Starter {
             match self.try_start(std::slice::from_ref(run)).await {
                 Ok(()) => {}
                 Err(error) if error.fault() == Some(Fault::WrongType) => {
-                    refusals.push(*run.request.refuse("conflicting_key", error.to_string()));
+                    let group = run.membership.as_ref().map(|membership| membership.name.clone());
+                    let mut refusal = *run.request.refuse("conflicting_key", error.to_string());
+                    refusal.group = group;
+                    refusals.push(refusal);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -221,11 +267,18 @@ impl Starter {
             match reply {
                 Started::Running => {
                     self.context.counters.runs_started.inc();
+                    self.context.counters.executions.with(&[run.mode.as_str()]).inc();
+                    self.context.starts.count(run.mode);
                     tracing::debug!(run = run.request.id, workflow = run.workflow, "run started");
                 }
                 Started::Duplicate => {
                     self.context.counters.runs_repeated.inc();
                     tracing::debug!(run = run.request.id, "run exists already, request dropped");
+                    self.leave_unused(run).await?;
+                }
+                Started::Unwanted => {
+                    tracing::debug!(run = run.request.id, "run was cancelled before it began");
+                    self.leave_unused(run).await?;
                 }
                 Started::Stale => tracing::debug!(run = run.request.id, "another scheduler has the request"),
             }
@@ -237,8 +290,18 @@ impl Starter {
         if refusals.is_empty() {
             return Ok(());
         }
+        for refusal in refusals {
+            let Some(parent) = &refusal.parent else { continue };
+            let error = serde_json::json!({ "code": refusal.code, "message": refusal.reason }).to_string();
+            let told = (RunState::Failed, None, Some(error.as_bytes()));
+            waits::tell_parent(&self.context, &self.partition, parent, told).await?;
+        }
         let burials: Vec<Burial<'_>> = refusals.iter().map(Refusal::burial).collect();
         let buried = self.partition.bury(&self.stream, keys::SCHEDULERS, &burials).await?;
+        for refusal in refusals {
+            let Some(group) = &refusal.group else { continue };
+            groups::left(&self.context, group, &self.partition, &refusal.id).await?;
+        }
         for (refusal, _) in refusals.iter().zip(buried).filter(|(_, buried)| *buried) {
             self.context.counters.runs_refused.with(&[refusal.code]).inc();
             tracing::warn!(run = refusal.id, code = refusal.code, reason = refusal.reason, "run refused");

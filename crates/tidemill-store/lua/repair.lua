@@ -8,6 +8,7 @@ local function repair(keys, args)
   local text = redis.call('HGET', records, slot)
   local was = parse_record(text)
   if not found[1] or RUN_ENDED[found[1]] or text ~= seen or not was or STEP_ENDED[was.state] then return 0 end
+  if was.state == 'waiting' then return 0 end
   if was.entry ~= '-' and #redis.call('XRANGE', stream, was.entry, was.entry) == 1 then return 0 end
   if redis.call('ZSCORE', due, member) or redis.call('ZSCORE', line, place) then return 0 end
   local now, change = now_ms(), nil

@@ -3,6 +3,7 @@
 -- Replies per step: 1 recorded | 2 recorded and the run ended | 0 stale | -1 conflict (not in flight by this entry) |
 -- -3 run gone | -4 a key has another type (the entry went to the dead letters).
 -- Mode letters: k a success | f makes the run fail at its end | x fails the run now | s its output is the run's | d did not run |
+-- w steps of the run may wait | z something is done at the run's end | u the step is one of those that do it |
 -- and what follows: o an output | e an error | m where the fan-out goes on | r the run has a result to publish.
 -- Keys after the fixed ones: one stream per target queue, then per step (run, audit) and with r (result, reply).
 -- Args after the fixed ones: one queue name per target, then per step the twelve named below, with o (output), with e (error,
@@ -64,17 +65,23 @@ local function count_end(change, fixed, of, at, seen_ended, seen_ok, success, al
   end
   if alive and fires then
     local target = tonumber(args[at + 4])
-    dispatch(change, args[of + ID], args[of + WORKFLOW], step, args[at + 1], fixed.keys[5 + target], args[4 + target])
+    dispatch(change, args[of + ID], args[of + WORKFLOW], step, args[at + 1], fixed.keys[6 + target], args[4 + target])
   end
 end
 
 -- The fields of the run that an outcome needs.
-local function wanted_fields(step, args, first, dependents)
-  if dependents == 0 then return 'st', 'q', 'd', 'f', 's' .. step end
+local function wanted_fields(step, args, first, dependents, mode)
+  local last = mode.w or mode.z
+  if dependents == 0 and not last then return 'st', 'q', 'd', 'f', 's' .. step end
   local names, n = { 'st', 'q', 'd', 'f', 's' .. step, 0, 0 }, 5
   for at = first, first + dependents * 5 - 5, 5 do
     names[n + 1] = 'c' .. args[at]
     names[n + 2] = 'k' .. args[at]
+    n = n + 2
+  end
+  if last then
+    names[n + 1] = 'a'
+    names[n + 2] = 'to'
     n = n + 2
   end
   return unpack(names, 1, n)
@@ -86,10 +93,10 @@ local function end_with(change, fixed, of, state, to, mode, key)
   local output, error, code, reason = read_rest(args, of, mode)
   -- a step that succeeded has an error too when something stood in for it; that is not the run's
   if not (mode.f or mode.x) then error, code, reason = '', '', '' end
-  local found = redis.call('HMGET', change.run, 'in', 'rt', 'rp', 'err')
+  local found = redis.call('HMGET', change.run, 'in', 'rt', 'rp', 'err', 'par', 'grp', 'wa')
   local ending = { id = args[of + ID], workflow = args[of + WORKFLOW], from = state, to = to, who = fixed.who, output = '', error = '',
     code = code, reason = reason, dead_cap = fixed.dead_cap, input = found[1] or '', ttl_ms = mode.r and found[2] or '0',
-    replies = mode.r and found[3] and '1' or '0' }
+    replies = mode.r and found[3] and '1' or '0', announce = is_heard(found[5], found[6], found[7]) }
   if to == 'succeeded' then
     ending.output = output
     put(change, 'ref', args[of + STEP])
@@ -98,8 +105,12 @@ local function end_with(change, fixed, of, state, to, mode, key)
     if error == '' then ending.code, ending.reason = 'step_failed', 'a step failed: see the run' end
     if ending.error == '' then ending.error = '{"code":"step_failed","message":"a step failed: see the run"}' end
   end
+  if mode.z then
+    ending.ref, ending.wakes = to == 'succeeded' and args[of + STEP] or nil, mode.w
+    return begin_close(change, fixed, keys[7], ending)
+  end
   end_run(change, { live = fixed.live, ended = fixed.ended, cancelled = fixed.cancelled, dead = fixed.dead,
-    result = mode.r and keys[key + 2], reply = mode.r and keys[key + 3] }, ending)
+    runs = fixed.runs, result = mode.r and keys[key + 2], reply = mode.r and keys[key + 3] }, ending)
 end
 
 -- Records the end itself; replies how many steps have ended and how many failed.
@@ -120,6 +131,8 @@ local function record_end(change, fixed, of, mode, flight, done, failed)
   local output, error = read_rest(args, of, mode)
   if mode.o then put(change, 'o' .. step, output) end
   if mode.e then put(change, 'e' .. step, error) end
+  if change.flight then change.flight = change.flight - 1 end
+  if mode.u then return 0, 0 end
   done = (tonumber(done) or 0) + 1
   put(change, 'd', whole(done))
   failed = tonumber(failed) or 0
@@ -135,8 +148,8 @@ local function settle_one(of, mode, fixed, key)
   local keys, args = fixed.keys, fixed.args
   local run, step, to, dependents = keys[key], args[of + STEP], args[of + TO], tonumber(args[of + DEPENDENTS])
   local first = of + 12 + mode.extra
-  local found = redis.call('HMGET', run, wanted_fields(step, args, first, dependents))
-  local state, carries_on = found[1], step == ''
+  local found = redis.call('HMGET', run, wanted_fields(step, args, first, dependents, mode))
+  local state, carries_on, closing = found[1], step == '', found[7 + dependents * 2]
   if not state then return -3 end
   local flight, entry = {}, nil
   if not carries_on then
@@ -145,7 +158,8 @@ local function settle_one(of, mode, fixed, key)
   end
 
   local change = open_change(run, keys[key + 1], fixed.now, found[2])
-  local alive, done, failed = not RUN_ENDED[state], 0, 0
+  if mode.w then change.flight = tonumber(found[6 + dependents * 2]) or 0 end
+  local alive, done, failed = not RUN_ENDED[state] and not closing, 0, 0
   if not carries_on then done, failed = record_end(change, fixed, of, mode, flight, found[3], found[4]) end
   local fails = alive and mode.x
   local goes_on = alive and not fails
@@ -153,7 +167,7 @@ local function settle_one(of, mode, fixed, key)
     count_end(change, fixed, of, first + d * 5, found[6 + d * 2], found[7 + d * 2], mode.k, goes_on)
   end
   if goes_on and mode.m then
-    redis.call('XADD', keys[6], '*', 'run', args[of + ID] .. ' ' .. args[of + WORKFLOW], 'fan', carries_on and args[of + NAME] or step,
+    redis.call('XADD', keys[7], '*', 'run', args[of + ID] .. ' ' .. args[of + WORKFLOW], 'fan', carries_on and args[of + NAME] or step,
       'from', args[first - 1], 'mode', args[of + MODE])
   end
   local last = goes_on and not mode.m and not carries_on and done == tonumber(args[of + STEPS])
@@ -162,9 +176,16 @@ local function settle_one(of, mode, fixed, key)
     ends = true
     end_with(change, fixed, of, state, (fails or failed > 0) and 'failed' or 'succeeded', mode, key)
   elseif last then
-    redis.call('XADD', keys[6], '*', 'run', args[of + ID] .. ' ' .. args[of + WORKFLOW], 'finish', '1')
+    redis.call('XADD', keys[7], '*', 'run', args[of + ID] .. ' ' .. args[of + WORKFLOW], 'finish', '1')
+  elseif closing and not RUN_ENDED[state] then
+    redis.call('XADD', keys[7], '*', 'run', args[of + ID] .. ' ' .. args[of + WORKFLOW], 'close', '1')
+  elseif goes_on and mode.m then
+    if change.flight then put(change, 'a', whole(change.flight)) end
+  elseif goes_on then
+    keep_flow(change, state)
   end
   write_change(change)
+  ends = ends and not mode.z
   if ends then expire_run(change, args[of + RETENTION_MS]) end
   return ends and 2 or 1
 end
@@ -190,10 +211,10 @@ local function bury_corrupt(fixed, of)
 end
 
 local function settle_step(keys, args)
-  local stream, live, ended, cancelled, dead = unpack(keys, 1, 5)
+  local stream, live, ended, cancelled, dead, runs = unpack(keys, 1, 6)
   local group, who, dead_cap, targets = unpack(args, 1, 4)
   targets = tonumber(targets)
-  local fixed = { stream = stream, live = live, ended = ended, cancelled = cancelled, dead = dead, group = group, who = who,
+  local fixed = { stream = stream, live = live, ended = ended, cancelled = cancelled, dead = dead, runs = runs, group = group, who = who,
     dead_cap = dead_cap, now = now_ms(), keys = keys, args = args }
   local outcomes, at = {}, 6 + targets
   for i = 1, tonumber(args[5 + targets]) do
@@ -201,7 +222,7 @@ local function settle_step(keys, args)
     at = at + 12 + mode_of(args[at + MODE]).extra + tonumber(args[at + DEPENDENTS]) * 5
   end
   local owned = take_steps(stream, group, args, outcomes)
-  local replies, gone, key, n = {}, { 'XDEL', stream }, 6 + targets, 2
+  local replies, gone, key, n = {}, { 'XDEL', stream }, 7 + targets, 2
   for i, of in ipairs(outcomes) do
     local mode = mode_of(args[of + MODE])
     if not owned or owned[i] then

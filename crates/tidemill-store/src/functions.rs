@@ -4,26 +4,37 @@ mod admission;
 mod cache;
 mod deferral;
 mod duties;
+mod groups;
 mod jobs;
 mod lines;
 mod mending;
+mod modes;
 mod runs;
 mod services;
 mod steps;
+mod versions;
+mod waits;
 
 pub(crate) use admission::enqueued;
 pub use admission::{Admission, Enqueued};
 pub use deferral::{DeferState, Deferral, Due, Held, Released, Slot};
 pub use duties::{Beat, Firing};
+pub use groups::{Entered, Entrance, GroupCount, GroupMember, GroupRow, GroupVerdict, RefusedRun, WhenFull};
 pub use jobs::{Burial, Completion};
 pub use lines::{CalledUp, Parking};
 pub use mending::Overlooked;
-pub use runs::{EndRun, Expansion, FinishRun, NewRun, RootStep, Started};
+pub(crate) use modes::Wanted as ModeWanted;
+pub use runs::{EndRun, Expansion, FinishRun, NewRun, RootStep, Started, StopRun};
 pub use services::{
     Answer, Author, CallOutcome, CallReport, CallRequest, Control, Correction, Exchange, Exchanged, Forecast,
     Hindrance, Notice, Outlook, TierUse,
 };
 pub use steps::{Dependent, ItemOutcome, Mode, Settled, StepOutcome};
+pub(crate) use versions::{Step as VersionStep, Stepped as VersionStepped};
+pub use waits::{
+    Closing, Content, Delivered, Letter as StepLetter, MOST_EARLY_SIGNALS, NewSignal, NextClosing, Signalled,
+    Waited, Waiting,
+};
 
 use redis::{Cmd, ToRedisArgs};
 
@@ -73,6 +84,16 @@ pub(crate) const ALL: &[Function] = &[
     cache::PUT,
     cache::DROP,
     cache::CLEAR,
+    versions::MOVE_VERSION,
+    groups::ENTER,
+    groups::LEAVE,
+    groups::REFUSE,
+    modes::SWITCH_MODE,
+    waits::WAIT,
+    waits::DELIVER,
+    waits::SIGNAL,
+    waits::MAIL,
+    waits::CLOSE,
 ];
 
 /// A call being written: first all keys, then the arguments.

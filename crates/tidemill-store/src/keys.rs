@@ -17,6 +17,9 @@ pub fn base_of(queue: &str) -> &str {
 /// The name under which requested runs wait in `due` and `deferred`; no queue can have it.
 pub const RUNS: &str = "@runs";
 
+/// The name under which the alarms of waiting steps stand in `due` and `deferred`; no queue can have it.
+pub const WAITS: &str = "@waits";
+
 /// The keys of one partition: `<namespace>:{<partition>}:…`, so that all of them are in one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
@@ -116,6 +119,24 @@ impl Keys {
         format!("{}items:{run}:{step}", self.prefix)
     }
 
+    /// Hash: what the waiting steps of a run have not read yet, who of them listens, and signals that came early. Goes with the run's end.
+    #[must_use]
+    pub fn mail(&self, run: &str) -> String {
+        self.of("mail:", run)
+    }
+
+    /// Stream: events that runs published, as `CloudEvents` in JSON. Bounded by count.
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.key("events")
+    }
+
+    /// Set: the steps that listen for published events, as `<name> <run> <step>`.
+    #[must_use]
+    pub fn ears(&self) -> String {
+        self.key("ears")
+    }
+
     /// Sorted set: runs that have not ended, by deadline.
     #[must_use]
     pub fn live(&self) -> String {
@@ -126,6 +147,48 @@ impl Keys {
     #[must_use]
     pub fn ended(&self) -> String {
         self.key("ended")
+    }
+
+    /// Sorted set: all runs that are kept, by their start.
+    #[must_use]
+    pub fn started(&self) -> String {
+        self.key("started")
+    }
+
+    /// Sorted set: the runs with a label, by their start.
+    #[must_use]
+    pub fn label(&self, label: &str) -> String {
+        self.of("label:", label)
+    }
+
+    /// Hash: the labels of each run that has any, as JSON.
+    #[must_use]
+    pub fn labelled(&self) -> String {
+        self.key("labelled")
+    }
+
+    /// Sorted set: the runs that a run has asked for, by their start.
+    #[must_use]
+    pub fn children(&self, run: &str) -> String {
+        self.of("children:", run)
+    }
+
+    /// Hash: the groups whose names belong here and that have runs, with how many of each may run at once.
+    #[must_use]
+    pub fn groups(&self) -> String {
+        self.key("groups")
+    }
+
+    /// Sorted set: the runs of a group that run or may start, by when they were asked for.
+    #[must_use]
+    pub fn group(&self, name: &str) -> String {
+        self.of("group:", name)
+    }
+
+    /// Sorted set: the runs that wait for their turn in a group, by when they were asked for.
+    #[must_use]
+    pub fn group_waiting(&self, name: &str) -> String {
+        self.of("group_waiting:", name)
     }
 
     /// Sorted set: ids of jobs and runs that were cancelled or ended early, by time; kept for a day.
@@ -158,6 +221,12 @@ impl Keys {
         self.key("members")
     }
 
+    /// Set: the jobs that a restore under way has put back. Deleted at its end.
+    #[must_use]
+    pub fn restored(&self) -> String {
+        self.key("restored")
+    }
+
     /// Set: the queues ever used.
     #[must_use]
     pub fn queues(&self) -> String {
@@ -170,7 +239,7 @@ impl Keys {
         self.key("tools")
     }
 
-    /// Hash: each workflow's newest version.
+    /// Hash: each workflow's newest active version; 0 where none is active.
     #[must_use]
     pub fn workflows(&self) -> String {
         self.key("workflows")
@@ -180,6 +249,36 @@ impl Keys {
     #[must_use]
     pub fn workflow(&self, name: &str) -> String {
         self.of("workflow:", name)
+    }
+
+    /// Hash: of a workflow's versions where each stands in its life, the digest of its text, and when it was published.
+    #[must_use]
+    pub fn versions(&self, name: &str) -> String {
+        self.of("versions:", name)
+    }
+
+    /// Stream: what happened to versions of workflows. Bounded by count.
+    #[must_use]
+    pub fn workflow_changes(&self) -> String {
+        self.key("workflow_changes")
+    }
+
+    /// Hash: the pool's execution mode, who switched it last, when and why. In the home partition.
+    #[must_use]
+    pub fn mode(&self) -> String {
+        self.key("mode")
+    }
+
+    /// Stream: switches of the pool's execution mode. Bounded by count.
+    #[must_use]
+    pub fn mode_changes(&self) -> String {
+        self.key("mode_changes")
+    }
+
+    /// Hash: by execution mode, how many runs started and ended and how long they took.
+    #[must_use]
+    pub fn mode_runs(&self) -> String {
+        self.key("mode_runs")
     }
 
     /// Hash: cron entries by name, as JSON.

@@ -4,6 +4,7 @@
 //! A [`Store`] knows where Redis is; a [`Partition`] of it is what engines work with. Every change of state is one call of one
 //! function (or, for plain jobs that leave nothing behind, XACK with XDEL); nothing here repeats a call by itself.
 
+pub mod backup;
 pub mod cache;
 mod claims;
 mod crons;
@@ -21,8 +22,10 @@ mod line_ages;
 mod lines;
 mod link;
 mod members;
+mod modes;
 mod queues;
 mod records;
+mod search;
 mod services;
 mod settings;
 mod store;
@@ -32,25 +35,33 @@ mod wire;
 
 pub use claims::{ClaimedEntry, Claimer, Pending};
 pub use crons::{Cron, Missed};
-pub use definitions::Published;
+pub use definitions::{
+    Damage, Damaged, LiveRuns, Publication, Published, Publishing, Startable, VersionChange, VersionMove,
+    VersionMoved, VersionRecord, VersionState, WorkflowTarget,
+};
 pub use durability::{Assurance, Durability};
 pub use endpoint::redact_url;
 pub use error::{Error, Fault, Remedy};
 pub use functions::{
-    Admission, Answer, Author, Beat, Burial, CallOutcome, CallReport, CallRequest, CalledUp, Completion,
-    Control, Correction, DeferState, Deferral, Dependent, Due, EndRun, Enqueued, Exchange, Exchanged,
-    Expansion, FinishRun, Firing, Forecast, Held, Hindrance, ItemOutcome, Mode, NewRun, Notice, Outlook,
-    Overlooked, Parking, Released, RootStep, Settled, Slot, Started, StepOutcome, TierUse,
+    Admission, Answer, Author, Beat, Burial, CallOutcome, CallReport, CallRequest, CalledUp, Closing,
+    Completion, Content, Control, Correction, DeferState, Deferral, Delivered, Dependent, Due, EndRun,
+    Enqueued, Entered, Entrance, Exchange, Exchanged, Expansion, FinishRun, Firing, Forecast, GroupCount,
+    GroupMember, GroupRow, GroupVerdict, Held, Hindrance, ItemOutcome, MOST_EARLY_SIGNALS, Mode, NewRun,
+    NewSignal, NextClosing, Notice, Outlook, Overlooked, Parking, RefusedRun, Released, RootStep, Settled,
+    Signalled, Slot, Started, StepLetter, StepOutcome, StopRun, TierUse, Waited, Waiting, WhenFull,
 };
 pub use inspect::{AuditPage, JobStatus};
 pub use keys::Keys;
+
 pub use letters::Letter;
 pub use library::{LIBRARY_NAME, LIBRARY_VERSION, text as library_text};
 pub use lines::{HeadRank, Place};
 pub use link::Link;
 pub use members::Member;
+pub use modes::{ModeChange, ModeFigures, ModeMove, ModeMoved, ModeTally, Performance, PoolMode};
 pub use queues::QueueDepth;
 pub use records::{RunRecord, RunSummary};
+pub use search::{RunCursor, RunPage, RunQuery, RunRow};
 pub use services::{
     ApplyError, BreakerState, BudgetState, CatalogRead, Counters, LimitState, ServiceChange, Services,
     TierState,

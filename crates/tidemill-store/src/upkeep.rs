@@ -50,6 +50,32 @@ impl Partition {
         Ok(scores.into_iter().map(|score| score.map(milliseconds)).collect())
     }
 
+    /// Takes members, with what was kept of them, off a queue's work put aside.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn drop_due(&self, queue: &str, members: &[String]) -> Result<(), Error> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let mut ask = Pipeline::with_capacity(2);
+        ask.cmd("ZREM").arg(self.keys().due(queue)).arg(members);
+        ask.cmd("HDEL").arg(self.keys().deferred(queue)).arg(members);
+        let _: Vec<u64> = self.link().pipeline("dropping work put aside", &ask).await?;
+        Ok(())
+    }
+
+    /// Takes away what the waiting steps of a run have not read.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    pub async fn drop_mail(&self, run: &str) -> Result<(), Error> {
+        let mut ask = Cmd::new();
+        ask.arg("UNLINK").arg(self.keys().mail(run));
+        let _: u64 = self.link().query("dropping a run's mail", &ask).await?;
+        Ok(())
+    }
+
     /// Entries of a stream by their ids, in that order; `None` for those that are gone.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tidemill_protocol::RunState;
 
 pub use finding::{Drift, Finding};
+pub(crate) use flight::is_of;
 pub use flight::{InFlight, Whereabouts};
 pub use walk::RunWalk;
 
@@ -52,6 +53,8 @@ pub struct StepShape {
     pub fails_run: bool,
     /// Its dependents are counted in more than one call.
     pub is_wide: bool,
+    /// It undoes another, or comes last: it does not count among the run's.
+    pub is_closing: bool,
 }
 
 /// Where shapes come from.
@@ -61,6 +64,15 @@ pub trait Shapes {
     /// # Errors
     /// Redis is not reachable or refuses.
     fn of(&self, workflow: &str) -> impl Future<Output = Result<Option<Arc<Shape>>, Error>> + Send;
+
+    /// The shape of a workflow whose runs go one step at a time: each counts the end of the one before it. As [`Self::of`] unless
+    /// said otherwise.
+    ///
+    /// # Errors
+    /// Redis is not reachable or refuses.
+    fn in_order(&self, workflow: &str) -> impl Future<Output = Result<Option<Arc<Shape>>, Error>> + Send {
+        self.of(workflow)
+    }
 }
 
 /// How much of a run's state can be relied on.

@@ -260,15 +260,25 @@ impl RedisServer {
 
     async fn run_cli(&self, connection: &[&OsStr], arguments: &[&str]) -> Result<String, TestkitError> {
         let mut command = tokio::process::Command::new(cli_program());
-        command.args(connection).arg("-e").args(arguments).kill_on_drop(true);
+        // the last argument may be too long for a command line, and is read from standard input then
+        let (last, others) = match arguments.split_last() {
+            Some((last, others)) if last.len() > LONGEST_ARGUMENT => (Some(*last), others),
+            _ => (None, arguments),
+        };
+        command.args(connection).arg("-e").args(last.map(|_| "-x")).args(others).kill_on_drop(true);
         if let Some(password) = &self.password {
             command.env("REDISCLI_AUTH", password);
         }
-        let output = command.output().await.map_err(|source| TestkitError::Start {
+        let failed = |source| TestkitError::Start {
             program: cli_program().into(),
             hint: " or name it in TIDEMILL_TEST_CLI",
             source,
-        })?;
+        };
+        let output = match last {
+            None => command.output().await,
+            Some(last) => fed(&mut command, last).await,
+        };
+        let output = output.map_err(failed)?;
         let printed = String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned();
         if output.status.success() {
             return Ok(printed);
@@ -393,6 +403,19 @@ async fn ping(socket: &Path) -> Result<(), String> {
 
 fn server_program() -> OsString {
     env::var_os("TIDEMILL_TEST_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// Linux takes no argument of 128 KiB or more.
+const LONGEST_ARGUMENT: usize = 100 * 1024;
+
+/// Runs a command that reads this from its standard input.
+async fn fed(command: &mut tokio::process::Command, input: &str) -> std::io::Result<std::process::Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    child.wait_with_output().await
 }
 
 fn cli_program() -> OsString {

@@ -18,7 +18,7 @@ use crate::admission::{Ended, Lease, ServiceFacts};
 use crate::cache::Ticket;
 use crate::fallback::{self, Degraded};
 use crate::outcome::{
-    Bury, Complete, Defer, Ending, Fault, ItemEnd, Outcome, Place, Release, RunRef, StepEnd,
+    Bury, Complete, Defer, Ending, Fault, ItemEnd, Outcome, Place, Release, RunRef, StepEnd, WaitStep,
 };
 use crate::shared::Shared;
 
@@ -107,7 +107,13 @@ pub(crate) enum Owner {
     /// A plain job with settings.
     Job(Box<Extras>),
     /// A step.
-    Step { run: RunRef, step: u32, first_ms: Option<u64> },
+    Step {
+        run: RunRef,
+        step: u32,
+        first_ms: Option<u64>,
+        /// What follows when its tool has answered, where that is not its end.
+        then: Option<Box<WaitStep>>,
+    },
     /// An item of a `for_each`.
     Item { run: RunRef, step: u32, item: u64, first_ms: Option<u64> },
 }
@@ -169,6 +175,14 @@ impl Owner {
     /// Whether it is a part of a run, whose id is the run's.
     pub(crate) const fn is_part(&self) -> bool {
         matches!(self, Self::Step { .. } | Self::Item { .. })
+    }
+
+    /// Whether it stops when its job or run is cancelled: what is done at a run's end does not.
+    pub(crate) fn heeds_cancelling(&self) -> bool {
+        match self {
+            Self::Step { run, step, .. } => *step < run.plan.main(),
+            Self::Plain | Self::Job(_) | Self::Item { .. } => true,
+        }
     }
 
     /// The step or item behind it.
@@ -375,6 +389,14 @@ impl Running {
                 }
                 Self::job_end(place, entry, &id, &extras, head)
             }
+            Owner::Step { then: Some(wait), .. } => {
+                let answer = Some(output.into_bytes());
+                Self::outcome(
+                    place,
+                    entry,
+                    Ending::Wait(Box::new(WaitStep { answer, attempt, ran, ..*wait })),
+                )
+            }
             Owner::Step { run, step, .. } => {
                 let end = step_end(run, step, StepState::Succeeded, attempt, ran);
                 let end = StepEnd { output: output.into_bytes(), error: notice, ..end };
@@ -434,7 +456,7 @@ impl Running {
                 let own = RetryPolicy { max_attempts: extras.max_attempts, ..RetryPolicy::default() };
                 (own.or(&self.retry), extras.first_attempt_ms)
             }
-            Owner::Step { run, step, first_ms } | Owner::Item { run, step, first_ms, .. } => (
+            Owner::Step { run, step, first_ms, .. } | Owner::Item { run, step, first_ms, .. } => (
                 run.plan.step(*step).map_or_else(RetryPolicy::default, |step| step.retry.or(&self.retry)),
                 *first_ms,
             ),
@@ -443,6 +465,8 @@ impl Running {
             .and_then(|admitted| admitted.facts.as_ref())
             .map(|facts| facts.definition.retry_of(error.class));
         let policy = of_service.map_or_else(|| policy.clone(), |of_service| policy.or(&of_service));
+        let max_attempts = policy.max_attempts.or(Some(shared.settings.max_attempts));
+        let policy = RetryPolicy { max_attempts, ..policy };
         let elapsed = first_ms.map_or(ran, |first| shared.clock.since(first));
         let failure =
             Failure { class: error.class, attempt: self.attempt, elapsed, retry_after: error.retry_after };
@@ -531,14 +555,21 @@ fn millis(duration: Duration) -> u64 {
 /// The end of a step without output or error, with what it means for its run.
 pub(crate) fn step_end(run: RunRef, step: u32, to: StepState, attempt: u32, ran: Duration) -> StepEnd {
     let plan = &run.plan;
-    let continues = plan.step(step).is_some_and(|step| step.continue_on_error);
-    let failed = matches!(to, StepState::Failed | StepState::TimedOut) && !continues;
+    let planned = plan.step(step);
+    let is_closing = step >= plan.main() && step != u32::MAX;
+    let continues = planned.is_some_and(|step| step.continue_on_error);
+    let failed = matches!(to, StepState::Failed | StepState::TimedOut) && !continues && !is_closing;
+    let at_once =
+        plan.failure == FailurePolicy::FailFast || planned.is_some_and(|step| step.compensate_on_error);
     let mode = Mode {
         success: to == StepState::Succeeded,
-        fails_run_now: failed && plan.failure == FailurePolicy::FailFast,
-        fails_run_at_end: failed && plan.failure == FailurePolicy::Finish,
+        fails_run_now: failed && at_once,
+        fails_run_at_end: failed && !at_once,
         gives_output: matches!(plan.finish, Finish::Sink(sink) if sink == step),
         did_not_run: to == StepState::Skipped,
+        waits: plan.waits(),
+        closes: plan.closes(),
+        is_closing,
     };
     StepEnd {
         run,

@@ -284,14 +284,17 @@ impl Executor {
             return;
         }
         for active in self.active.values_mut() {
-            if new.has(active.running.owner.is_part(), &active.running.id)
+            if active.running.owner.heeds_cancelling()
+                && new.has(active.running.owner.is_part(), &active.running.id)
                 && let Some(stop) = active.stop.take()
             {
                 drop(stop.send(End::Cancelled));
             }
         }
-        let is_meant =
-            |assignment: &Assignment| new.has(assignment.owner.is_part(), &assignment.call.context.id);
+        let is_meant = |assignment: &Assignment| {
+            assignment.owner.heeds_cancelling()
+                && new.has(assignment.owner.is_part(), &assignment.call.context.id)
+        };
         let asking: Vec<u64> = self
             .asking
             .iter()

@@ -13,6 +13,7 @@ mod executor;
 mod fallback;
 mod liveness;
 pub mod metrics;
+mod modes;
 mod outcome;
 mod part;
 mod plans;

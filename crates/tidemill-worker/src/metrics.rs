@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use tidemill_runtime::metrics::{Labelled, MetricName, Metrics};
+use tidemill_runtime::metrics::{Buckets, Histogram, Labelled, MetricName, Metrics, SECONDS};
 
 /// Entries claimed.
 pub const CLAIMED: MetricName = MetricName::new("tidemill_worker_claimed", "Entries claimed.", &["queue"]);
@@ -27,6 +27,25 @@ pub const SWEPT: MetricName = MetricName::new(
     "tidemill_worker_swept",
     "Entries that Redis said we hold and nobody knew of, handed back.",
     &[],
+);
+/// Definitions that cannot be used.
+pub const VALIDATION_FAILED: MetricName = MetricName::new(
+    "tidemill_worker_definition_validation_failed",
+    "Published workflows that this worker could not use at its start (`invalid_workflow`, `damaged_definition`).",
+    &["code"],
+);
+
+/// How long runs took.
+pub const RUN_SECONDS: MetricName = MetricName::new(
+    "tidemill_run_duration_seconds",
+    "From the start of runs to the end that this worker settled, by execution mode.",
+    &["mode"],
+);
+/// Looked-up transitions.
+pub const TRANSITIONS: MetricName = MetricName::new(
+    "tidemill_transitions_validated",
+    "Transitions of steps that were looked up in the table, in the execution mode `state_machine`: accepted, refused.",
+    &["verdict"],
 );
 
 /// Answers of admission.
@@ -79,6 +98,9 @@ pub const ALL: &[MetricName] = &[
     SLOTS,
     REDIS_FAULTS,
     SWEPT,
+    RUN_SECONDS,
+    TRANSITIONS,
+    VALIDATION_FAILED,
     ADMISSIONS,
     ADMISSION_WAITS,
     ADMISSION_EXCHANGES,
@@ -98,6 +120,9 @@ pub(crate) struct WorkerMetrics {
     pub(crate) slots: Gauge,
     pub(crate) faults: Labelled<Counter>,
     pub(crate) swept: Counter,
+    pub(crate) validation_failed: Labelled<Counter>,
+    pub(crate) run_seconds: Labelled<Histogram, Buckets>,
+    pub(crate) transitions: Labelled<Counter>,
     pub(crate) admissions: Labelled<Counter>,
     pub(crate) waits: Labelled<Counter>,
     pub(crate) exchanges: Labelled<Counter>,
@@ -118,6 +143,9 @@ impl WorkerMetrics {
             slots: metrics.gauge(SLOTS),
             faults: metrics.counters(REDIS_FAULTS),
             swept: metrics.counter(SWEPT),
+            validation_failed: metrics.counters(VALIDATION_FAILED),
+            run_seconds: metrics.histograms(RUN_SECONDS, SECONDS),
+            transitions: metrics.counters(TRANSITIONS),
             admissions: metrics.counters(ADMISSIONS),
             waits: metrics.counters(ADMISSION_WAITS),
             exchanges: metrics.counters(ADMISSION_EXCHANGES),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill_protocol::{EntryId, RunState, StepState};
+use tidemill_protocol::{EntryId, ExecutionMode, RunState, StepState};
 use tidemill_store::{DeferState, Due, Mode, Slot};
 use tidemill_workflow::Plan;
+use tidemill_workflow::orchestrate::{Close, Turn};
 
 /// Where an entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +69,10 @@ pub(crate) enum Ending {
     Expand(Box<Expand>),
     /// A run's output is computed.
     Finish(Box<Finish>),
+    /// A step waits.
+    Wait(Box<WaitStep>),
+    /// What is next at a run's end.
+    Close(Box<CloseRun>),
 }
 
 #[derive(Debug)]
@@ -133,6 +138,10 @@ pub(crate) struct RunRef {
     /// Whether somebody wants the run's result.
     pub(crate) publishes: bool,
     pub(crate) reply_to: Option<Arc<str>>,
+    /// The mode that it began with; its plan is the one for it.
+    pub(crate) mode: ExecutionMode,
+    /// When it started, in Redis's Unix milliseconds.
+    pub(crate) started_ms: Option<u64>,
 }
 
 impl RunRef {
@@ -198,6 +207,32 @@ pub(crate) struct Finish {
     pub(crate) to: RunState,
     pub(crate) output: Bytes,
     pub(crate) error: Option<Fault>,
+}
+
+/// A step that is to wait.
+#[derive(Debug)]
+pub(crate) struct WaitStep {
+    pub(crate) run: RunRef,
+    pub(crate) step: u32,
+    pub(crate) attempt: u32,
+    pub(crate) ran: Duration,
+    /// Memo, alarm, listened signals, published events, outputs and items put by.
+    pub(crate) turn: Turn,
+    /// The fields of the requests for its children.
+    pub(crate) requests: Vec<Vec<(&'static str, Bytes)>>,
+    /// Keys of the letters that it has read.
+    pub(crate) read: Vec<String>,
+    /// What its own tool has answered: it reads that next.
+    pub(crate) answer: Option<Bytes>,
+}
+
+/// What is next at a run's end.
+#[derive(Debug)]
+pub(crate) struct CloseRun {
+    pub(crate) run: RunRef,
+    /// How many steps of its end had been dispatched.
+    pub(crate) seen: u32,
+    pub(crate) next: Close,
 }
 
 /// An error as it is recorded.

@@ -3,16 +3,20 @@
 //! All parts of one claim are read in one round trip. A part becomes an assignment, or an outcome at once (a skipped step, a
 //! failed expression, the beginning of a `for_each`).
 
+mod acting;
+mod close;
 mod finish;
 mod gather;
+mod moves;
 mod step;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill_protocol::{EntryId, Part, RunPart, RunState, StepRecord, StepState};
-use tidemill_store::EndRun;
+use serde_json::value::RawValue;
+use tidemill_protocol::{EntryId, ExecutionMode, Part, RunPart, RunState, StepRecord, StepState};
+use tidemill_store::StopRun;
 use tidemill_workflow::{Need, Plan, References, RunView, Scope, StepView};
 
 use crate::assignment::{Assignment, item_end, step_end};
@@ -44,7 +48,12 @@ pub(crate) struct Known {
     pub(crate) part: RunPart,
     pub(crate) run: RunRef,
     fields: HashMap<String, Bytes>,
+    /// What the run sees of its place in another, by name.
+    locals: BTreeMap<String, Box<RawValue>>,
 }
+
+pub(crate) use acting::cancel_children;
+pub(crate) use moves::ended as move_ended;
 
 /// Reads and decides all parts of one claim. While Redis cannot be read this waits: the parts stay ours, and nothing else could
 /// be done with them.
@@ -88,6 +97,9 @@ async fn plan_of(shared: &Shared, workflow: &str) -> Result<Arc<Plan>, String> {
 
 async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
     if known.run_has_ended() {
+        if let Part::Step { step } = known.part.part {
+            acting::give_up_children(shared, &known, step).await;
+        }
         return Readied::Done(known.not_wanted());
     }
     if known.part.deaths >= shared.settings.crash_budget {
@@ -95,11 +107,20 @@ async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
         let message = format!("{deaths} workers died while they held this step; it is not tried again");
         return Readied::Done(known.failed(Fault::new("crash_budget", message)));
     }
+    let known = if known.run.mode.checks_moves() {
+        match moves::check(shared, known).await {
+            Ok(known) => known,
+            Err(refused) => return Readied::Done(refused),
+        }
+    } else {
+        known
+    };
     match known.part.part {
         Part::Step { step } => step::ready(shared, known, step).await,
         Part::Item { step, item } => step::ready_item(shared, known, step, item).await,
         Part::Gather { step } => Readied::Done(gather::gather(shared, known, step).await),
         Part::Finish => Readied::Done(finish::finish(known, shared).await),
+        Part::Close => Readied::Done(close::close(known)),
         Part::Fan { .. } => Readied::Done(known.fan()),
     }
 }
@@ -107,30 +128,27 @@ async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
 /// The fields of the run that deciding this part needs.
 fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
     let mut fields: Vec<String> =
-        ["st", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"].map(str::to_owned).to_vec();
-    let mut references = |references: &References| {
-        if references.input && !fields.iter().any(|field| field == "in") {
-            fields.push("in".to_owned());
-        }
-        for step in &references.steps {
-            for kind in ['s', 'o', 'e'] {
-                let field = format!("{kind}{step}");
-                if !fields.contains(&field) {
-                    fields.push(field);
-                }
-            }
-        }
-    };
+        ["st", "to", "md", "t1", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"]
+            .map(str::to_owned)
+            .to_vec();
     match part.part {
         Part::Step { step } | Part::Item { step, .. } => {
             let Some(planned) = plan.step(step) else { return fields };
-            references(planned.with.references());
+            if planned.is_orchestrated() {
+                refer(&mut fields, &planned.references());
+                fields.extend(["ts", "loc"].map(str::to_owned));
+                fields.push(format!("w{step}"));
+            }
+            if step >= plan.main() {
+                fields.push("err".to_owned());
+            }
+            refer(&mut fields, planned.with.references());
             if matches!(part.part, Part::Step { .. }) {
                 if let Some(when) = &planned.when {
-                    references(when.references());
+                    refer(&mut fields, when.references());
                 }
                 if let Some(for_each) = &planned.for_each {
-                    references(for_each.items.references());
+                    refer(&mut fields, for_each.items.references());
                 }
                 for need in &planned.needs {
                     let field = format!("s{need}");
@@ -142,32 +160,59 @@ fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
         }
         Part::Gather { step } => fields.extend(['n', 'u', 'g', 'h'].map(|kind| format!("{kind}{step}"))),
         Part::Finish => {
-            if let tidemill_workflow::Finish::Evaluate(template) = &plan.finish {
-                references(template.references());
+            match &plan.finish {
+                tidemill_workflow::Finish::Evaluate(template) => refer(&mut fields, template.references()),
+                tidemill_workflow::Finish::Sink(sink) => fields.push(format!("o{sink}")),
             }
             fields.push("f".to_owned());
+        }
+        Part::Close => {
+            fields.extend(["cs", "nc"].map(str::to_owned));
+            fields.extend((0..plan.steps.len()).map(|step| format!("s{step}")));
         }
         Part::Fan { .. } => {}
     }
     fields
 }
 
+/// Adds the fields that expressions read.
+fn refer(fields: &mut Vec<String>, references: &References) {
+    let mut add = |field: String| {
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    };
+    if references.reads_locals() {
+        add("loc".to_owned());
+    }
+    if references.input {
+        add("in".to_owned());
+    }
+    for step in &references.steps {
+        ['s', 'o', 'e'].into_iter().for_each(|kind| add(format!("{kind}{step}")));
+    }
+}
+
 impl Known {
     fn new(part: PartEntry, plan: Arc<Plan>, fields: HashMap<String, Bytes>) -> Self {
         let reply_to = fields.get("rp").map(|value| Arc::from(&*String::from_utf8_lossy(value)));
+        let text = |name: &str| fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let mode = text("md").and_then(ExecutionMode::parse).unwrap_or_default();
+        let plan = if mode.is_sequential() { plan.in_order() } else { plan };
         let run = RunRef {
             id: part.part.run.as_str().into(),
             workflow: part.part.workflow.as_str().into(),
             plan,
             queue: fields.get("qu").map(|value| Arc::from(&*String::from_utf8_lossy(value))),
-            retention_ms: fields
-                .get("rms")
-                .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-                .unwrap_or(DEFAULT_RETENTION_MS),
+            retention_ms: text("rms").and_then(|ms| ms.parse().ok()).unwrap_or(DEFAULT_RETENTION_MS),
             publishes: reply_to.is_some() || fields.contains_key("rt"),
             reply_to,
+            mode,
+            started_ms: text("t1").and_then(|ms| ms.parse().ok()),
         };
-        Self { place: part.place, entry: part.entry, part: part.part, run, fields }
+        // whoever asked for the run wrote it; what is not readable is not there
+        let locals = fields.get("loc").and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+        Self { place: part.place, entry: part.entry, part: part.part, run, fields, locals }
     }
 
     pub(crate) fn field(&self, name: &str) -> Option<&Bytes> {
@@ -178,8 +223,15 @@ impl Known {
         self.field(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// Whether the part has nothing to do any more: its run has ended, or is ending and the part is none of its end.
     fn run_has_ended(&self) -> bool {
+        let ends = match self.part.part {
+            Part::Step { step } => step >= self.run.plan.main(),
+            Part::Close => true,
+            Part::Item { .. } | Part::Gather { .. } | Part::Finish | Part::Fan { .. } => false,
+        };
         self.text("st").and_then(RunState::parse).is_none_or(RunState::is_terminal)
+            || (self.field("to").is_some() && !ends)
     }
 
     fn record(&self, step: u32) -> Option<StepRecord> {
@@ -205,7 +257,8 @@ impl Known {
                 | StepState::Ready
                 | StepState::Running
                 | StepState::Parked
-                | StepState::Retrying,
+                | StepState::Retrying
+                | StepState::Waiting,
             )
             | None => Need::Pending,
         };
@@ -230,8 +283,11 @@ impl Known {
                 workflow: &plan.name,
                 version: plan.version,
                 tenant: self.text("ten"),
+                state: self.text("to"),
+                error: self.field("err").map(|value| &value[..]),
             },
             item,
+            locals: self.locals.iter().map(|(name, text)| (&**name, text.get().as_bytes())).collect(),
         }
     }
 
@@ -249,7 +305,7 @@ impl Known {
                 let end = item_end(self.run, (step, item), to, attempt, zero);
                 Ending::Item(Box::new(ItemEnd { error: fault, did_not_run: !ran, ..end }))
             }
-            Part::Finish | Part::Fan { .. } => Ending::Acknowledge,
+            Part::Finish | Part::Fan { .. } | Part::Close => Ending::Acknowledge,
         };
         Outcome { place: self.place, entry: self.entry, ending }
     }
@@ -293,15 +349,17 @@ impl Known {
 /// Ends a run whose workflow cannot be used: nothing about it can be decided.
 async fn without_plan(shared: &Shared, part: PartEntry, why: &str) -> Outcome {
     let store = &shared.store.partitions()[part.place.partition as usize];
-    let end = EndRun {
+    let stop = StopRun {
         id: &part.part.run,
         to: RunState::Failed,
         who: &shared.consumer,
         code: "unusable_workflow",
         reason: why,
         only_past_deadline: false,
-        reply_to: None,
+        spares: true,
+        // without its plan nothing can be done at its end either
+        by_force: true,
     };
-    shared.persist("ending a run", || store.end_run(&end)).await;
+    shared.persist("ending a run", || store.stop_run(&stop)).await;
     Outcome { place: part.place, entry: part.entry, ending: Ending::Acknowledge }
 }

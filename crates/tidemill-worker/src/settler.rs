@@ -4,6 +4,7 @@
 //! once; a call that fails is repeated until Redis answers, because an outcome that is not settled is a job that is done twice.
 
 mod groups;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -20,13 +21,16 @@ use crate::outcome::{
 };
 use crate::shared::Shared;
 use groups::{Group, Groups};
+use tidemill_workflow::Tolerance;
 
 /// Most outcomes in one round.
 const ROUND: usize = 2_000;
 /// Most outcomes in one function call: a call of many steps must not hold Redis for long.
-const CALL: usize = 100;
+const CALL: usize = 50;
 /// Most dependents that one call dispatches.
-const FAN: usize = 500;
+const FAN: usize = 250;
+
+pub(crate) use waiting::keep;
 
 pub(crate) type Owned<T> = (EntryId, Box<T>);
 
@@ -72,6 +76,8 @@ async fn settle(shared: &Shared, store: &Partition, group: &Group) {
         Group::Item(at, ends) => items(shared, store, queue(at), ends).await,
         Group::Expand(at, entry, expand) => begin(shared, store, queue(at), (entry, expand)).await,
         Group::Finish(at, entry, finish) => end(shared, store, queue(at), (entry, finish)).await,
+        Group::Wait(at, entry, wait) => waiting::wait(shared, store, queue(at), (entry, wait)).await,
+        Group::Close(at, entry, close) => waiting::close(shared, store, queue(at), (entry, close)).await,
     }
 }
 
@@ -242,7 +248,9 @@ async fn steps(shared: &Shared, store: &Partition, (queue, home): (&str, &str), 
         if matches!(answer, Settled::Conflict | Settled::Corrupt) {
             tracing::warn!(run = %end.run.id, step = end.step, %entry, ?answer, "a step's outcome was refused");
         }
+        crate::part::move_ended(shared, end, matches!(answer, Settled::Recorded | Settled::RunEnded));
         if *answer == Settled::RunEnded {
+            shared.modes.ended(&shared.clock, &end.run);
             release_items(store, &end.run, None).await;
         } else if *answer == Settled::Recorded && end.to == StepState::Cancelled {
             release_items(store, &end.run, end.step).await;
@@ -281,7 +289,7 @@ fn outcome_row<'a>(
         error,
         code: end.error.as_ref().map_or("", |error| &error.code),
         reason: end.error.as_ref().map_or("", |error| &error.message),
-        steps: end.run.plan.steps.len(),
+        steps: end.run.plan.main() as usize,
         mode: end.mode,
         retention_ms: end.run.retention_ms,
         publishes: end.run.publishes,
@@ -332,8 +340,16 @@ fn item_row<'a>(entry: &'a EntryId, end: &'a ItemEnd, error: &'a str) -> Option<
         error,
         failed: end.to != tidemill_protocol::StepState::Succeeded,
         did_not_run: end.did_not_run,
-        tolerate: planned.for_each.as_ref().map_or(0, |each| u64::from(each.tolerate)),
+        tolerate: planned.for_each.as_ref().map_or_else(|| "0".to_owned(), |each| tolerated(each.tolerate)),
     })
+}
+
+/// As the function library reads it.
+fn tolerated(tolerance: Tolerance) -> String {
+    match tolerance {
+        Tolerance::Count(count) => count.to_string(),
+        Tolerance::Percent(percent) => format!("{percent}%"),
+    }
 }
 
 /// How long the items of a run without a deadline are kept, at least.
@@ -341,6 +357,29 @@ const LONGEST_UNBOUNDED_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// Inputs of items written in one command.
 const ITEMS: usize = 500;
+
+/// Long enough for the run to end and its retention to pass, whatever its caller's deadline; its end makes this shorter.
+fn keep_items_ms(run: &RunRef) -> u64 {
+    run.retention_ms.saturating_add(run.plan.timeout_ms.unwrap_or(0).max(LONGEST_UNBOUNDED_MS))
+}
+
+/// Writes the inputs of items; done twice it changes nothing.
+async fn write_items(
+    shared: &Shared,
+    store: &Partition,
+    (run, step): (&RunRef, u32),
+    items: &[bytes::Bytes],
+) {
+    let keep_ms = keep_items_ms(run);
+    for (chunk, inputs) in items.chunks(ITEMS).enumerate() {
+        let fields: Vec<_> = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, input)| (format!("i{}", chunk * ITEMS + at), &input[..]))
+            .collect();
+        shared.persist("writing items", || store.write_items(&run.id, step, &fields, keep_ms)).await;
+    }
+}
 
 async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand): (&EntryId, &Expand)) {
     let Expand { run, step, attempt, items } = expand;
@@ -356,17 +395,8 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
         let end = StepEnd { output: bytes::Bytes::from_static(b"[]"), ..end };
         return steps(shared, store, (queue, run.home()), &[(entry.clone(), Box::new(end))]).await;
     }
-    // long enough for the run to end and its retention to pass, whatever its caller's deadline; its end makes this shorter
-    let longest_ms = run.plan.timeout_ms.unwrap_or(0).max(LONGEST_UNBOUNDED_MS);
-    let keep_ms = run.retention_ms.saturating_add(longest_ms);
-    for (chunk, inputs) in items.chunks(ITEMS).enumerate() {
-        let fields: Vec<_> = inputs
-            .iter()
-            .enumerate()
-            .map(|(at, input)| (format!("i{}", chunk * ITEMS + at), &input[..]))
-            .collect();
-        shared.persist("writing items", || store.write_items(&run.id, *step, &fields, keep_ms)).await;
-    }
+    let keep_ms = keep_items_ms(run);
+    write_items(shared, store, (run, *step), items).await;
     let expansion = Expansion {
         entry,
         run: &run.id,
@@ -387,6 +417,7 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
 async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (&EntryId, &Finish)) {
     let error = finish.error.as_ref().map(crate::outcome::Fault::json).unwrap_or_default();
     let row = FinishRun {
+        home: finish.run.home(),
         entry,
         id: &finish.run.id,
         workflow: &finish.run.workflow,
@@ -400,6 +431,7 @@ async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (
     };
     let ended = shared.persist("finishing a run", || store.finish(queue, &shared.consumer, &row)).await;
     if ended {
+        shared.modes.ended(&shared.clock, &finish.run);
         release_items(store, &finish.run, None).await;
     }
     count(shared, &[ended]);

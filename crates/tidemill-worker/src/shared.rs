@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::capacity::Capacity;
 use crate::metrics::WorkerMetrics;
+use crate::modes::ModeRuns;
 use crate::outcome::Lane;
 use crate::plans::Plans;
 use crate::queues::Queues;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) admission: Admission,
     pub(crate) cache: Cache,
+    pub(crate) modes: ModeRuns,
     /// One for each partition and [`Lane`].
     pub(crate) backlogs: Vec<[Backlog; 2]>,
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_protocol::{EntryId, Part, Reader, StepState, Work};
+use tidemill_protocol::{EntryId, ExecutionMode, Part, Reader, StepState, Work};
 use tidemill_store::{Burial, ClaimedEntry, Error, Held, Partition, Released, keys};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
@@ -165,7 +165,9 @@ async fn describe(shared: &Shared, claimed: ClaimedEntry) -> Held {
     let (step, item) = match part.part {
         Part::Step { step } | Part::Gather { step } => (step, None),
         Part::Item { step, item } => (step, Some(item)),
-        Part::Finish | Part::Fan { .. } => return Held { entry, slot: None, attempt: part.attempt },
+        Part::Finish | Part::Fan { .. } | Part::Close => {
+            return Held { entry, slot: None, attempt: part.attempt };
+        }
     };
     let slot = shared.plans.get(&part.workflow).await.ok().map(|plan| {
         let run = RunRef {
@@ -176,6 +178,8 @@ async fn describe(shared: &Shared, claimed: ClaimedEntry) -> Held {
             retention_ms: part::DEFAULT_RETENTION_MS,
             publishes: false,
             reply_to: None,
+            mode: ExecutionMode::default(),
+            started_ms: None,
         };
         slot_of(&run, step, item)
     });

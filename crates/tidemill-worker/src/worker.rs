@@ -20,6 +20,7 @@ use crate::cache::{Cache, Engine};
 use crate::capacity::Capacity;
 use crate::executor::{Event, Executor};
 use crate::metrics::WorkerMetrics;
+use crate::modes::ModeRuns;
 use crate::outcome::Lane;
 use crate::plans::Plans;
 use crate::queues::Queues;
@@ -36,6 +37,12 @@ pub enum WorkerError {
     /// Redis cannot be reached, or cannot be used.
     #[error(transparent)]
     Store(#[from] Error),
+    /// An active version of a workflow cannot be used: its runs would fail here.
+    #[error(
+        "published workflows are not valid, so runs of them could not be carried out; publish a corrected version and archive this one \
+         (`tidemill workflow archive NAME@VERSION --reason …`):\n{0}"
+    )]
+    BadWorkflows(String),
     /// A part of it panicked. Schedulers take what it held.
     #[error(
         "a part of the worker panicked (the log says where); the process ends, for it would live and be deaf"
@@ -64,10 +71,11 @@ impl Worker {
     pub fn new(
         settings: Settings,
         store: Store,
-        registry: Registry,
+        mut registry: Registry,
         (metrics, health): (&Metrics, &Health),
     ) -> Result<Self, InvalidSetting> {
         settings.check()?;
+        registry.set_default_timeout(Duration::from_millis(settings.timeout_ms));
         let weights = settings.queue_weights()?;
         let queues: Vec<String> = weights.iter().map(|(queue, _)| queue.clone()).collect();
         let consumer = consumer_name();
@@ -96,6 +104,7 @@ impl Worker {
             consumer,
             clock: RedisClock::default(),
             limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
+            modes: ModeRuns::new(&metrics.run_seconds),
             metrics,
             backlogs,
             admission,
@@ -114,6 +123,17 @@ impl Worker {
     #[must_use]
     pub fn consumer(&self) -> &str {
         &self.shared.consumer
+    }
+
+    /// Checks the server and every active version of every workflow. Call it before [`Worker::run`]; a process does not start on a bad
+    /// graph.
+    ///
+    /// # Errors
+    /// Redis cannot be reached or used, or a definition is not valid or damaged (with file, line and reason).
+    pub async fn prepare(&self) -> Result<(), WorkerError> {
+        self.shared.store.check().await?;
+        let wrong = self.shared.plans.validate(&self.shared.metrics).await?;
+        if wrong.is_empty() { Ok(()) } else { Err(WorkerError::BadWorkflows(wrong.join("\n"))) }
     }
 
     /// Works until the token is cancelled, then drains: nothing new is claimed, what runs may finish within the grace, the rest
@@ -138,16 +158,7 @@ impl Worker {
             }));
             self.partition(partition, &sender, &tasks, (&claiming, &keeping, &failed));
         }
-        {
-            let (shared, keeping) = (Arc::clone(&shared), keeping.clone());
-            tasks.spawn("rate", OnFailure::Log, async move {
-                tokio::select! {
-                    () = keeping.cancelled() => {}
-                    () = shared.capacity.follow_rate() => {}
-                }
-                Ok::<(), Error>(())
-            });
-        }
+        self.upkeep(&tasks, &keeping);
         self.admission(&sender, &tasks, (&keeping, &failed));
         let executor = Executor::new(Arc::clone(&shared), (sender.clone(), events), settlers).run();
         let mut executor = tracker.spawn(vital(failed.clone(), executor));
@@ -212,6 +223,27 @@ impl Worker {
             self.health.component(part).set_ready();
         }
         Ok(())
+    }
+
+    /// What follows the rate of work, and adds figures.
+    fn upkeep(&self, tasks: &Tasks, keeping: &CancellationToken) {
+        let (shared, ended) = (Arc::clone(&self.shared), keeping.clone());
+        tasks.spawn("rate", OnFailure::Log, async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = shared.capacity.follow_rate() => {}
+            }
+            Ok::<(), Error>(())
+        });
+        let (shared, ended) = (Arc::clone(&self.shared), keeping.clone());
+        tasks.spawn("figures of modes", OnFailure::Log, async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = shared.modes.keep_adding(&shared.store) => {}
+            }
+            shared.modes.add(&shared.store).await;
+            Ok::<(), Error>(())
+        });
     }
 
     /// Asking for admission, and the cache.

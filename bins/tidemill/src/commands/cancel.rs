@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidemill_protocol::RunState;
-use tidemill_store::{EndRun, JobStatus, Partition, keys};
+use tidemill_store::{JobStatus, Partition, StopRun, keys};
 
 use crate::context::Context;
 use crate::error::{Error, Outcome};
@@ -52,19 +52,17 @@ fn ended(id: &str, state: &str) -> Error {
 
 /// Ends a run that has started; `false` when there is none.
 async fn end_run(partition: &Partition, id: &str, reason: &str) -> Outcome<bool> {
-    let fields = partition.fields_of(id, None, &["rp".to_owned()]).await?;
-    let reply_to = fields.into_iter().flatten().next();
-    let reply_to = reply_to.as_deref().and_then(|stream| std::str::from_utf8(stream).ok());
-    let end = EndRun {
+    let stop = StopRun {
         id,
         to: RunState::Cancelled,
         who: "cli",
         code: "cancelled",
         reason,
         only_past_deadline: false,
-        reply_to,
+        spares: false,
+        by_force: false,
     };
-    match partition.end_run(&end).await? {
+    match partition.stop_run(&stop).await? {
         Some(true) => Ok(true),
         Some(false) => {
             let summary = partition.summaries(&[id.to_owned()]).await?.into_iter().next();

@@ -44,7 +44,7 @@ const PAGE: usize = 200;
 /// More workflows than this are not remembered.
 const MOST_SHAPES: usize = 512;
 /// Fan-outs beyond this are counted in more than one call.
-const WIDE: usize = 500;
+const WIDE: usize = 250;
 
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     let mut look = Look::new(context, &arguments);
@@ -56,36 +56,63 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     look.end()
 }
 
+/// Every run that lives or is kept, as `tidemill verify --all` does.
+pub(super) async fn all(context: &Context) -> Outcome {
+    run(context, Arguments { runs: Vec::new(), all: true, repair: false }).await
+}
+
 /// What the workflows of a pool look like.
-struct Known {
+pub(super) struct Known {
     plans: Arc<Plans>,
-    /// By `name@version`, which never changes; at most [`MOST_SHAPES`].
-    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    /// By `name@version`, which never changes, and whether its steps go in order; at most [`MOST_SHAPES`].
+    shapes: Mutex<HashMap<(String, bool), Arc<Shape>>>,
 }
 
 impl Shapes for Known {
     async fn of(&self, workflow: &str) -> Result<Option<Arc<Shape>>, tidemill_store::Error> {
-        if let Some(shape) = self.shapes().get(workflow) {
-            return Ok(Some(Arc::clone(shape)));
-        }
-        match self.plans.of(workflow).await {
-            Ok(plan) => {
-                let shape = Arc::new(shape(&plan));
-                let mut shapes = self.shapes();
-                if shapes.len() >= MOST_SHAPES {
-                    shapes.clear();
-                }
-                shapes.insert(workflow.to_owned(), Arc::clone(&shape));
-                Ok(Some(shape))
-            }
-            Err(NoPlan::Store(error)) => Err(error),
-            Err(NoPlan::Unknown(_) | NoPlan::Invalid { .. }) => Ok(None),
-        }
+        self.shape_of(workflow, false).await
+    }
+
+    async fn in_order(&self, workflow: &str) -> Result<Option<Arc<Shape>>, tidemill_store::Error> {
+        self.shape_of(workflow, true).await
     }
 }
 
 impl Known {
-    fn shapes(&self) -> MutexGuard<'_, HashMap<String, Arc<Shape>>> {
+    async fn shape_of(
+        &self,
+        workflow: &str,
+        in_order: bool,
+    ) -> Result<Option<Arc<Shape>>, tidemill_store::Error> {
+        let key = (workflow.to_owned(), in_order);
+        if let Some(shape) = self.shapes().get(&key) {
+            return Ok(Some(Arc::clone(shape)));
+        }
+        match self.plans.of(workflow).await {
+            Ok(plan) => {
+                let shape = Arc::new(if in_order { shape(&plan.in_order()) } else { shape(&plan) });
+                let mut shapes = self.shapes();
+                if shapes.len() >= MOST_SHAPES {
+                    shapes.clear();
+                }
+                shapes.insert(key, Arc::clone(&shape));
+                Ok(Some(shape))
+            }
+            Err(NoPlan::Store(error)) => Err(error),
+            Err(
+                NoPlan::Unknown(_)
+                | NoPlan::Invalid { .. }
+                | NoPlan::NotStartable { .. }
+                | NoPlan::Damaged(_),
+            ) => Ok(None),
+        }
+    }
+
+    pub(super) fn new(plans: Arc<Plans>) -> Self {
+        Self { plans, shapes: Mutex::default() }
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, HashMap<(String, bool), Arc<Shape>>> {
         self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -93,11 +120,15 @@ impl Known {
 fn shape(plan: &Plan) -> Shape {
     let steps = (0_u32..).zip(&plan.steps).map(|(index, step)| StepShape {
         id: step.id.to_string(),
-        needs: step.needs.clone(),
+        needs: step.dispatched_by().to_vec(),
         counts_successes: step.fires_when().ok > 0,
-        has_items: step.for_each.is_some(),
-        fails_run: plan.failure == FailurePolicy::Finish && !step.continue_on_error,
+        has_items: step.for_each.is_some() && !step.is_orchestrated(),
+        fails_run: plan.failure == FailurePolicy::Finish
+            && !step.continue_on_error
+            && !step.compensate_on_error
+            && index < plan.main(),
         is_wide: plan.dependents(index).len() > WIDE,
+        is_closing: index >= plan.main(),
     });
     Shape { steps: steps.collect() }
 }
@@ -132,14 +163,7 @@ impl<'c> Look<'c> {
         let repair = || RunRepair::new(context.store.clone(), Arc::clone(&plans), who.as_str());
         let repair = arguments.repair.then(repair);
         let table = Table::new(&["RUN", "STATE", "WHERE", "WHAT", "STORED", "EXPECTED", "REPAIR"]);
-        Self {
-            context,
-            known: Known { plans, shapes: Mutex::default() },
-            repair,
-            sums: Sums::default(),
-            table,
-            unknown: Vec::new(),
-        }
+        Self { context, known: Known::new(plans), repair, sums: Sums::default(), table, unknown: Vec::new() }
     }
 
     async fn named(&mut self, runs: &[String]) -> Outcome {
@@ -266,7 +290,7 @@ impl<'c> Look<'c> {
     }
 }
 
-fn of_repair(error: tidemill_scheduler::Error) -> Error {
+pub(super) fn of_repair(error: tidemill_scheduler::Error) -> Error {
     match error {
         tidemill_scheduler::Error::Store(error) => error.into(),
         error => Error::failed("repair", error.to_string()),

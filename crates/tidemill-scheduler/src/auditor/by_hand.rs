@@ -22,7 +22,9 @@ impl RunRepair {
     pub fn new(store: Store, plans: Arc<Plans>, who: &str) -> Self {
         let counters = Arc::new(Counters::new(&Metrics::new("tidemill", env!("CARGO_PKG_VERSION"))));
         let settings = Arc::new(Settings::default());
-        Self { context: Context { store, who: who.into(), settings, counters, plans } }
+        Self {
+            context: Context { store, who: who.into(), settings, counters, plans, starts: Arc::default() },
+        }
     }
 
     /// Takes a run that is over, or gone, out of the live ones; dispatches again what is in flight by its record and is nowhere; and,

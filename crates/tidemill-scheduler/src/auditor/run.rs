@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill_protocol::{RunState, StepRecord, StepState};
+use tidemill_protocol::{ExecutionMode, RunState, StepRecord, StepState};
 use tidemill_store::{InFlight, Overlooked, Partition, Slot, Whereabouts};
-use tidemill_workflow::{Decision, Need, Plan};
+use tidemill_workflow::{Need, Plan};
 
 use crate::Error;
 use crate::context::{Context, count};
@@ -35,32 +35,39 @@ pub(crate) struct Run {
     /// The queue that its caller asked for.
     queue: Option<String>,
     plan: Option<Arc<Plan>>,
+    /// Whether its end was decided.
+    is_closing: bool,
     /// Each step's record, as text and read; absent for steps that never became ready.
     records: Vec<Option<(String, StepRecord)>>,
 }
 
 /// Looks at a run and repairs what was lost of it.
 pub(crate) async fn audit(context: &Context, partition: &Partition, id: &str) -> Result<Audited, Error> {
-    let names = ["st", "wf", "q", "qu"].map(ToOwned::to_owned);
+    let names = ["st", "wf", "q", "qu", "to", "md"].map(ToOwned::to_owned);
     let head: Vec<Option<String>> = texts(partition.fields_of(id, None, &names).await?);
-    let [state, workflow, seq, queue] = &head[..] else { return Ok(Audited::InFlight) };
+    let [state, workflow, seq, queue, to, mode] = &head[..] else { return Ok(Audited::InFlight) };
     if state.as_deref().and_then(RunState::parse).is_none_or(RunState::is_terminal) {
         partition.drop_live(id).await?;
         return Ok(Audited::InFlight);
     }
     let workflow = workflow.clone().unwrap_or_default();
-    let queue = queue.clone();
+    let (queue, is_closing) = (queue.clone(), to.is_some());
     let seq = seq.as_deref().and_then(|seq| seq.parse().ok()).unwrap_or(0);
     let plan = match context.plans.of(&workflow).await {
+        Ok(plan)
+            if mode.as_deref().and_then(ExecutionMode::parse).is_some_and(ExecutionMode::is_sequential) =>
+        {
+            plan.in_order()
+        }
         Ok(plan) => plan,
         Err(crate::NoPlan::Store(error)) => return Err(error.into()),
         Err(_) => {
-            let run = Run { id: id.to_owned(), workflow, queue, plan: None, records: Vec::new() };
+            let run = Run { id: id.to_owned(), workflow, queue, plan: None, is_closing, records: Vec::new() };
             return Ok(Audited::Still { seq, run: Box::new(run) });
         }
     };
     let records = records(partition, id, None, count(plan.steps.len())).await?;
-    let run = Run { id: id.to_owned(), workflow, queue, plan: Some(plan), records };
+    let run = Run { id: id.to_owned(), workflow, queue, plan: Some(plan), is_closing, records };
     if run.check_in_flight(context, partition).await? {
         Ok(Audited::InFlight)
     } else {
@@ -204,15 +211,21 @@ impl Run {
         seq: u64,
     ) -> Result<bool, Error> {
         let Some(plan) = &self.plan else { return Ok(false) };
-        let overlooked = self.overlooked(plan);
-        let complete = self.records.iter().all(Option::is_some);
+        let overlooked = if self.is_closing { Vec::new() } else { self.overlooked(plan) };
+        let complete = self.is_closing || self.records.iter().take(plan.main() as usize).all(Option::is_some);
         if !complete && overlooked.is_empty() {
             return Ok(false);
         }
         let steps = overlooked.get(..MOST_MENDED).unwrap_or(&overlooked);
         let added = partition.mend((&self.id, &self.workflow), self.home(plan), seq, steps).await?;
         if added > 0 {
-            let what = if complete { "finish" } else { "dispatch" };
+            let what = if self.is_closing {
+                "close"
+            } else if complete {
+                "finish"
+            } else {
+                "dispatch"
+            };
             context.counters.repaired.with(&[what]).inc_by(added);
             tracing::warn!(run = self.id, what, added, "run stood still and was carried on");
         }
@@ -232,9 +245,9 @@ impl Run {
             record.map_or(Need::Pending, |(_, record)| need_of(record.state, continues))
         };
         let mut overlooked = Vec::new();
-        for (index, (step, record)) in (0_u32..).zip(plan.steps.iter().zip(&self.records)) {
-            let needs: Vec<Need> = step.needs.iter().map(need).collect();
-            if record.is_none() && step.decide(&needs) != Decision::Wait {
+        for (index, (step, record)) in (0..plan.main()).zip(plan.steps.iter().zip(&self.records)) {
+            let needs: Vec<Need> = step.dispatched_by().iter().map(need).collect();
+            if record.is_none() && step.is_due(&needs) {
                 let number = |wanted: fn(&Need) -> bool| {
                     u32::try_from(needs.iter().filter(|need| wanted(need)).count()).unwrap_or(u32::MAX)
                 };
@@ -257,7 +270,8 @@ const fn need_of(state: StepState, continues: bool) -> Need {
         | StepState::Ready
         | StepState::Running
         | StepState::Parked
-        | StepState::Retrying => Need::Pending,
+        | StepState::Retrying
+        | StepState::Waiting => Need::Pending,
         StepState::Succeeded => Need::Succeeded,
         StepState::Skipped => Need::Skipped,
         StepState::Failed | StepState::Cancelled | StepState::TimedOut if continues => Need::Continued,

@@ -12,7 +12,7 @@ use super::request::{Refusal, Request};
 use crate::settings::Settings;
 
 /// One call dispatches no more first steps than this; the rest of a wider fan-out goes on by itself.
-const MOST_ROOTS: usize = 500;
+const MOST_ROOTS: usize = 250;
 
 /// A run that can be started.
 #[derive(Debug)]

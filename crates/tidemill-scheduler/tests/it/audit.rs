@@ -194,7 +194,7 @@ steps:
             error: "",
             failed: false,
             did_not_run: false,
-            tolerate: 0,
+            tolerate: "0".to_owned(),
         };
         let settled = pool.home().settle_items("default", "w1", &[outcome]).await.unwrap();
         assert_eq!(settled, [Settled::Recorded]);

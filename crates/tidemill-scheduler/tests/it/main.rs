@@ -4,7 +4,9 @@
 mod audit;
 mod cron;
 mod duties;
+mod groups;
 mod lines;
 mod pool;
 mod reclaim;
 mod start;
+mod versions;

@@ -107,11 +107,13 @@ impl<R: Read> Reader<R> {
         let mut line = Vec::new();
         let mut byte = [0];
         while line.len() < MAX_LINE && byte != *b"\n" {
-            self.input.read_exact(&mut byte).map_err(|error| match BackupError::reading(error, 0) {
-                BackupError::Damaged { .. } if line.is_empty() => BackupError::Foreign(
-                    ": it does not begin as one (an encrypted one needs its identity or passphrase)",
-                ),
-                other => other,
+            self.input.read_exact(&mut byte).map_err(|error| {
+                // zstd says so of what it did not write; whoever decrypts says otherwise
+                if line.is_empty() && error.kind() == io::ErrorKind::Other {
+                    BackupError::Foreign(": it does not begin as one")
+                } else {
+                    BackupError::reading(error, 0)
+                }
             })?;
             line.extend_from_slice(&byte);
         }

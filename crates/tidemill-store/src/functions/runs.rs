@@ -1,15 +1,30 @@
 //! Starting and ending runs, and beginning a `for_each`.
 
-use tidemill_protocol::{EntryId, RunState};
+use tidemill_protocol::{EntryId, Labels, RunState};
 
 use super::{Function, FunctionCall, steps};
 use crate::{Error, Partition};
 
-pub(super) const START: Function =
-    Function { name: "tm1_start", keys: &["requests", "live"], args: &["group", "who", "targets", "runs"] };
+pub(super) const START: Function = Function {
+    name: "tm1_start",
+    keys: &["requests", "live", "started", "labelled", "cancelled"],
+    args: &["group", "who", "targets", "runs"],
+};
 pub(super) const FINISH: Function = Function {
     name: "tm1_finish",
-    keys: &["stream", "run", "audit", "live", "ended", "cancelled", "dead", "result", "reply"],
+    keys: &[
+        "stream",
+        "run",
+        "audit",
+        "live",
+        "ended",
+        "cancelled",
+        "dead",
+        "result",
+        "reply",
+        "runs",
+        "home",
+    ],
     args: &[
         "group",
         "who",
@@ -27,8 +42,8 @@ pub(super) const FINISH: Function = Function {
 };
 pub(super) const END_RUN: Function = Function {
     name: "tm1_end_run",
-    keys: &["run", "audit", "live", "ended", "cancelled", "dead", "result", "reply"],
-    args: &["id", "to", "who", "error", "code", "reason", "expect", "dead_cap"],
+    keys: &["run", "audit", "live", "ended", "cancelled", "dead", "result", "reply", "runs", "home"],
+    args: &["id", "to", "who", "error", "code", "reason", "expect", "dead_cap", "spares"],
 };
 pub(super) const EXPAND: Function = Function {
     name: "tm1_expand",
@@ -63,6 +78,10 @@ pub struct NewRun<'a> {
     pub deadline_ms: u64,
     /// What the run's hash holds besides: `in`, `rt`, `rp`, `ten`, `tp`, `rms`, … (see `docs/redis-keys.md`).
     pub fields: Vec<(&'a str, &'a [u8])>,
+    /// What it is found by.
+    pub labels: &'a Labels,
+    /// The run that asked for it.
+    pub parent: Option<&'a str>,
     /// Its first steps, at most 500.
     pub roots: Vec<RootStep<'a>>,
     /// Where the fan-out goes on after them, if there are more.
@@ -78,6 +97,8 @@ pub enum Started {
     Stale,
     /// A run of that id exists; the entry was dropped.
     Duplicate,
+    /// The run that asked for it has cancelled it since; the entry was dropped.
+    Unwanted,
 }
 
 /// The end of a run whose output is computed.
@@ -103,6 +124,8 @@ pub struct FinishRun<'a> {
     pub retention_ms: u64,
     /// The stream that gets the result, as the run's hash says (`rp`).
     pub reply_to: Option<&'a str>,
+    /// The queue of the run's own entries.
+    pub home: &'a str,
 }
 
 /// The end of a run from outside.
@@ -120,8 +143,35 @@ pub struct EndRun<'a> {
     pub reason: &'a str,
     /// Only if its deadline has passed.
     pub only_past_deadline: bool,
+    /// What it did is not undone.
+    pub spares: bool,
+    /// Even if it is ending already: what is done at its end is given up.
+    pub by_force: bool,
+    /// The queue of its own entries, as its hash says (`cl`), where something is done at its end.
+    pub home: Option<&'a str>,
     /// The stream that gets the result, as the run's hash says (`rp`).
     pub reply_to: Option<&'a str>,
+}
+
+/// The end of a run from outside, by whoever knows no more of it than its id.
+#[derive(Debug, Clone, Copy)]
+pub struct StopRun<'a> {
+    /// The run.
+    pub id: &'a str,
+    /// The terminal state.
+    pub to: RunState,
+    /// Who wants it.
+    pub who: &'a str,
+    /// The error's code.
+    pub code: &'a str,
+    /// The error's sentence.
+    pub reason: &'a str,
+    /// Only if its deadline has passed.
+    pub only_past_deadline: bool,
+    /// What it did is not undone.
+    pub spares: bool,
+    /// Even if it is ending already: what is done at its end is given up.
+    pub by_force: bool,
 }
 
 /// The beginning of a `for_each`.
@@ -150,6 +200,12 @@ pub struct Expansion<'a> {
 }
 
 impl Partition {
+    /// The sorted sets, beside that of all, that a run is entered in when it starts.
+    pub(super) fn sets_of(&self, labels: &Labels, parent: Option<&str>) -> Vec<String> {
+        let labels = labels.words().map(|word| self.keys().label(&word));
+        labels.chain(parent.map(|parent| self.keys().children(parent))).collect()
+    }
+
     /// Starts runs whose entries the caller has claimed from the stream of requests. `targets` are the queues of their first steps.
     ///
     /// # Errors
@@ -161,26 +217,36 @@ impl Partition {
         runs: &[NewRun<'_>],
     ) -> Result<Vec<Started>, Error> {
         let keys = self.keys();
-        let mut call = FunctionCall::new(&START, 2 + targets.len() + runs.len() * 2);
-        call.key(&keys.runs()).key(&keys.live());
+        let sets: Vec<Vec<String>> = runs.iter().map(|run| self.sets_of(run.labels, run.parent)).collect();
+        let in_sets: usize = sets.iter().map(Vec::len).sum();
+        let mut call = FunctionCall::new(&START, 5 + targets.len() + runs.len() * 2 + in_sets);
+        call.key(&keys.runs())
+            .key(&keys.live())
+            .key(&keys.started())
+            .key(&keys.labelled())
+            .key(&keys.cancelled());
         for target in targets {
             call.key(&keys.jobs(target));
         }
-        for run in runs {
+        for (run, sets) in runs.iter().zip(&sets) {
             call.key(&keys.run(run.id)).key(&keys.audit(run.id));
+            for set in sets {
+                call.key(set);
+            }
         }
         call.arg(crate::keys::SCHEDULERS).arg(who).arg(targets.len()).arg(runs.len());
         for target in targets {
             call.arg(target.as_str());
         }
-        for run in runs {
-            call.arg(run.entry.as_str())
-                .arg(run.id)
-                .arg(run.workflow)
-                .arg(run.deadline_ms)
-                .arg(run.fields.len() * 2);
+        for (run, sets) in runs.iter().zip(&sets) {
+            call.arg(run.entry.as_str()).arg(run.id).arg(run.workflow).arg(run.deadline_ms).arg(sets.len());
+            let labels = (!run.labels.is_empty()).then(|| run.labels.to_json());
+            call.arg((run.fields.len() + usize::from(labels.is_some())) * 2);
             for (name, value) in &run.fields {
                 call.arg(*name).arg(*value);
+            }
+            if let Some(labels) = labels {
+                call.arg("lb").arg(labels);
             }
             call.arg(run.roots.len());
             match run.more {
@@ -195,6 +261,7 @@ impl Partition {
         let read = |reply| match reply {
             1 => Started::Running,
             -2 => Started::Duplicate,
+            -6 => Started::Unwanted,
             _ => Started::Stale,
         };
         Ok(replies.into_iter().map(read).collect())
@@ -212,7 +279,9 @@ impl Partition {
         call.key(&keys.cancelled())
             .key(&keys.dead())
             .key(&keys.result(end.id))
-            .key(end.reply_to.unwrap_or(&run));
+            .key(end.reply_to.unwrap_or(&run))
+            .key(&keys.runs())
+            .key(&keys.jobs(end.home));
         call.arg(crate::keys::WORKERS)
             .arg(who)
             .arg(steps::DEAD_CAP)
@@ -229,7 +298,8 @@ impl Partition {
         Ok(reply == 1)
     }
 
-    /// Ends a run from outside. `None`: there is no such run; `false`: it had ended, or its deadline is not reached.
+    /// Ends a run from outside, or begins its end where something is to be done at it. `None`: there is no such run; `false`: it had
+    /// ended, is ending, or its deadline is not reached.
     ///
     /// # Errors
     /// Redis is not reachable or refuses; the outcome is then unknown and may be tried again.
@@ -239,15 +309,49 @@ impl Partition {
         let run = keys.run(end.id);
         call.key(&run).key(&keys.audit(end.id)).key(&keys.live()).key(&keys.ended()).key(&keys.cancelled());
         call.key(&keys.dead()).key(&keys.result(end.id)).key(end.reply_to.unwrap_or(&run));
+        call.key(&keys.runs()).key(&end.home.map_or_else(|| run.clone(), |home| keys.jobs(home)));
         let error = serde_json::json!({ "code": end.code, "message": end.reason }).to_string();
         call.arg(end.id).arg(end.to.as_str()).arg(end.who).arg(error).arg(end.code).arg(end.reason);
-        call.arg(if end.only_past_deadline { "<" } else { "" }).arg(steps::DEAD_CAP);
+        let expect = if end.by_force {
+            "!"
+        } else if end.only_past_deadline {
+            "<"
+        } else {
+            ""
+        };
+        call.arg(expect).arg(steps::DEAD_CAP).arg(u8::from(end.spares));
         let reply: i64 = self.link().query("ending a run", call.command()).await?;
         Ok(match reply {
-            1 => Some(true),
+            1 | 2 => Some(true),
             0 => Some(false),
             _ => None,
         })
+    }
+
+    /// Reads what [`Self::end_run`] has to know of a run, and does it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_run(&self, stop: &StopRun<'_>) -> Result<Option<bool>, Error> {
+        let names = ["rp".to_owned(), "cl".to_owned()];
+        let mut fields = self.fields_of(stop.id, None, &names).await?.into_iter();
+        let mut text = || fields.next().flatten().map(|value| String::from_utf8_lossy(&value).into_owned());
+        let (reply_to, home) = (text(), text());
+        let StopRun { id, to, who, code, reason, only_past_deadline, spares, by_force } = *stop;
+        let (reply_to, home) = (reply_to.as_deref(), home.as_deref());
+        self.end_run(&EndRun {
+            id,
+            to,
+            who,
+            code,
+            reason,
+            only_past_deadline,
+            spares,
+            by_force,
+            home,
+            reply_to,
+        })
+        .await
     }
 
     /// Begins a `for_each` after its inputs were written. `false`: stale, in conflict, or the run is gone.

@@ -10,7 +10,7 @@ use crate::{Error, Partition};
 
 pub(super) const SETTLE_STEP: Function = Function {
     name: "tm1_settle_step",
-    keys: &["stream", "live", "ended", "cancelled", "dead"],
+    keys: &["stream", "live", "ended", "cancelled", "dead", "runs"],
     args: &["group", "who", "dead_cap", "targets"],
 };
 pub(super) const SETTLE_ITEM: Function =
@@ -18,6 +18,7 @@ pub(super) const SETTLE_ITEM: Function =
 
 /// What an end means for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one letter each on the wire, in any combination")]
 pub struct Mode {
     /// It counts as a success for dependents that wait for successes.
     pub success: bool,
@@ -29,6 +30,12 @@ pub struct Mode {
     pub gives_output: bool,
     /// It did not run (skipped, cancelled before it began).
     pub did_not_run: bool,
+    /// Steps of the run may wait.
+    pub waits: bool,
+    /// Something is done at the run's end.
+    pub closes: bool,
+    /// It is one of the steps that do it.
+    pub is_closing: bool,
 }
 
 impl Mode {
@@ -39,6 +46,9 @@ impl Mode {
             (self.fails_run_now, 'x'),
             (self.gives_output, 's'),
             (self.did_not_run, 'd'),
+            (self.waits, 'w'),
+            (self.closes, 'z'),
+            (self.is_closing, 'u'),
         ];
         all.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect()
     }
@@ -52,6 +62,9 @@ impl Mode {
             fails_run_now: letters.contains('x'),
             gives_output: letters.contains('s'),
             did_not_run: letters.contains('d'),
+            waits: letters.contains('w'),
+            closes: letters.contains('z'),
+            is_closing: letters.contains('u'),
         }
     }
 }
@@ -145,8 +158,8 @@ pub struct ItemOutcome<'a> {
     pub failed: bool,
     /// Whether it did not run.
     pub did_not_run: bool,
-    /// How many items may fail.
-    pub tolerate: u64,
+    /// How many items may fail: a number, or a share as `5%`.
+    pub tolerate: String,
 }
 
 /// What became of an outcome.
@@ -203,12 +216,13 @@ impl Partition {
         let keys = self.keys();
         let published = outcomes.iter().filter(|outcome| outcome.publishes).count();
         let mut call =
-            FunctionCall::new(&SETTLE_STEP, 5 + targets.len() + outcomes.len() * 2 + published * 2);
+            FunctionCall::new(&SETTLE_STEP, 6 + targets.len() + outcomes.len() * 2 + published * 2);
         call.key(&keys.jobs(queue))
             .key(&keys.live())
             .key(&keys.ended())
             .key(&keys.cancelled())
-            .key(&keys.dead());
+            .key(&keys.dead())
+            .key(&keys.runs());
         for target in targets {
             call.key(&keys.jobs(target));
         }
@@ -266,7 +280,7 @@ impl Partition {
                 .arg(o.item)
                 .arg(o.name)
                 .arg(o.to.as_str());
-            call.arg(o.attempt).arg(millis(o.ran)).arg(o.output).arg(o.error).arg(mode).arg(o.tolerate);
+            call.arg(o.attempt).arg(millis(o.ran)).arg(o.output).arg(o.error).arg(mode).arg(&o.tolerate);
         }
         let replies: Vec<i64> = self.link().query("settling items", call.command()).await?;
         Ok(replies.into_iter().map(Settled::of).collect())

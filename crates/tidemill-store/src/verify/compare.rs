@@ -177,7 +177,8 @@ fn has_failed(state: Option<StepState>) -> bool {
 fn counters(reading: &Reading, shape: &Shape, found: &mut Vec<Finding>) {
     let rows = &reading.steps;
     let ended = |row: &StepRow| state_of(row).is_some_and(StepState::is_terminal);
-    let done = rows.iter().filter(|row| ended(row)).count() as u64;
+    let counted = shape.steps.iter().zip(rows).filter(|(step, row)| !step.is_closing && ended(row));
+    let done = counted.count() as u64;
     let failing =
         shape.steps.iter().zip(rows).filter(|(step, row)| step.fails_run && has_failed(state_of(row)));
     let counts = [("d", &reading.head.done, done), ("f", &reading.head.failed, failing.count() as u64)];
@@ -186,6 +187,7 @@ fn counters(reading: &Reading, shape: &Shape, found: &mut Vec<Finding>) {
             found.push(miscounted(Drift::EndedCount, format!("run {name}"), stored.as_ref(), expected));
         }
     }
+    in_flight(reading, found);
     for (index, (step, row)) in shape.steps.iter().zip(rows).enumerate() {
         let needs = || step.needs.iter().filter_map(|need| rows.get(*need as usize));
         let ended = needs().filter(|row| ended(row)).count() as u64;
@@ -201,6 +203,22 @@ fn counters(reading: &Reading, shape: &Shape, found: &mut Vec<Finding>) {
                 found.push(miscounted(Drift::NeedsCount, place, stored.as_ref(), expected));
             }
         }
+    }
+}
+
+/// What a run counts whose steps may wait; nobody counts any more once its end was decided.
+fn in_flight(reading: &Reading, found: &mut Vec<Finding>) {
+    let stored = reading.head.in_flight.as_ref();
+    if stored.is_none() || reading.head.is_closing || reading.state().is_none_or(RunState::is_terminal) {
+        return;
+    }
+    let flies =
+        |row: &&StepRow| state_of(row).is_some_and(|at| !at.is_terminal() && at != StepState::Waiting);
+    let expected = reading.steps.iter().filter(flies).count() as u64;
+    let of_wide = reading.shape.as_ref().is_some_and(|shape| shape.steps.iter().any(|step| step.is_wide));
+    // after the last step nothing counts down, and a wide fan-out goes on in calls of its own
+    if differs(stored, expected) && expected > 0 && !of_wide {
+        found.push(miscounted(Drift::EndedCount, "run a".to_owned(), stored, expected));
     }
 }
 
@@ -223,7 +241,9 @@ fn flights(reading: &Reading, state: RunState, found: &mut Vec<Finding>) {
         let text = format!("{} in queue {}", one.record.state.as_str(), one.record.queue);
         let entry = one.record.entry.as_deref();
         let (kind, expected) = match place {
-            Whereabouts::Queued | Whereabouts::Deferred | Whereabouts::InLine => continue,
+            Whereabouts::Queued | Whereabouts::Deferred | Whereabouts::InLine | Whereabouts::Waiting => {
+                continue;
+            }
             Whereabouts::Foreign => (Drift::Foreign, "an entry of its own; this one is that of other work"),
             Whereabouts::Lost if entry.is_some() => (Drift::Lost, "its entry in the stream"),
             Whereabouts::Lost => (Drift::Lost, "its place among work put aside, or in a line"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_protocol::{EntryId, StepRecord};
+use tidemill_protocol::{EntryId, StepRecord, StepState};
 
 use crate::{ClaimedEntry, Error, Partition, Slot};
 
@@ -29,6 +29,8 @@ pub enum Whereabouts {
     Deferred,
     /// In a line.
     InLine,
+    /// Nowhere, as it should be: it waits.
+    Waiting,
     /// The entry that its record names is that of other work.
     Foreign,
     /// Nowhere.
@@ -44,6 +46,10 @@ impl Partition {
         let mut places = vec![Whereabouts::Lost; all.len()];
         let mut by_queue: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, one) in all.iter().enumerate() {
+            if one.record.state == StepState::Waiting {
+                places[at] = Whereabouts::Waiting;
+                continue;
+            }
             by_queue.entry(&one.record.queue).or_default().push(at);
         }
         for (queue, ats) in by_queue {
@@ -102,7 +108,7 @@ impl Partition {
 }
 
 /// Whether an entry is that of a step or an item: its field `run` reads `<run> <workflow> <step>[ <item>]`.
-fn is_of(entry: &ClaimedEntry, slot: &Slot) -> bool {
+pub(crate) fn is_of(entry: &ClaimedEntry, slot: &Slot) -> bool {
     let field = entry.fields.iter().find(|(name, _)| &**name == b"run").map(|(_, value)| &**value);
     let Some(Ok(text)) = field.map(std::str::from_utf8) else { return false };
     let mut words = text.split(' ');

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::{Cmd, Pipeline, Value};
-use tidemill_protocol::{AuditRecord, Fold, RunState, StepRecord, StepState, item_of};
+use tidemill_protocol::{AuditRecord, ExecutionMode, Fold, RunState, StepRecord, StepState, item_of};
 
 use super::{Drift, Finding, InFlight, Shape, Shapes, Whereabouts, compare};
 use crate::{Error, Fault, Partition, Slot, claims};
@@ -43,6 +43,10 @@ pub(super) struct Head {
     pub(super) seq: Option<String>,
     pub(super) done: Option<String>,
     pub(super) failed: Option<String>,
+    /// How many of its steps are in flight and do not wait; kept where steps may wait.
+    pub(super) in_flight: Option<String>,
+    /// Whether its end was decided.
+    pub(super) is_closing: bool,
     pub(super) started_ms: Option<String>,
     pub(super) ended_ms: Option<String>,
     pub(super) is_live: bool,
@@ -60,7 +64,7 @@ pub(super) struct StepRow {
     pub(super) items: [Option<String>; 4],
 }
 
-const HEAD: [&str; 6] = ["st", "q", "d", "f", "t1", "t2"];
+const HEAD: [&str; 8] = ["st", "q", "d", "f", "t1", "t2", "a", "to"];
 
 impl Reading {
     /// `None`: there is no such run.
@@ -83,10 +87,14 @@ impl Reading {
         shapes: &S,
     ) -> Result<Option<Self>, Error> {
         let mut ask = Cmd::new();
-        ask.arg("HGET").arg(partition.keys().run(id)).arg("wf");
-        let workflow: Option<Vec<u8>> = partition.link().query("reading a run", &ask).await?;
+        ask.arg("HMGET").arg(partition.keys().run(id)).arg("wf").arg("md");
+        let (workflow, mode): (Option<Vec<u8>>, Option<Vec<u8>>) =
+            partition.link().query("reading a run", &ask).await?;
         let workflow = workflow.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let mode =
+            mode.and_then(|word| ExecutionMode::parse(std::str::from_utf8(&word).ok()?)).unwrap_or_default();
         let shape = match &workflow {
+            Some(workflow) if mode.is_sequential() => shapes.in_order(workflow).await?,
             Some(workflow) => shapes.of(workflow).await?,
             None => None,
         };
@@ -185,8 +193,10 @@ impl Reading {
         let mut values = values.into_iter().map(|value| value.map(text));
         let mut next = || values.next().flatten();
         let Some(state) = next() else { return false };
-        let [seq, done, failed, started_ms, ended_ms] = [(); 5].map(|()| next());
-        self.head = Head { state, seq, done, failed, started_ms, ended_ms, is_live, is_ended };
+        let [seq, done, failed, started_ms, ended_ms, in_flight, closing] = [(); 7].map(|()| next());
+        let is_closing = closing.is_some();
+        self.head =
+            Head { state, seq, done, failed, started_ms, ended_ms, in_flight, is_closing, is_live, is_ended };
         true
     }
 

@@ -98,7 +98,7 @@ async fn what_was_in_flight_is_claimed_again_and_goes_on_to_its_end() {
     let held = begun(&pool, &mut worker, "held").await;
     settle(&pool, &[outcome(&held[0].entry, "held", 0, StepState::Succeeded)]).await;
     let aside = begun(&pool, &mut worker, "aside").await;
-    let due = Due::In(Duration::from_hours(1));
+    let due = Due::In(Duration::from_secs(3_600));
     let retry = Deferral {
         slot: Some(slot("aside", 0)),
         changes: vec![("attempt", "2".into())],
@@ -473,4 +473,40 @@ async fn a_run_that_does_not_fit_its_audit_is_told_and_one_that_is_none_is_left_
     let checked = backup::check(&*created.out).unwrap();
     let told: Vec<_> = checked.faults.iter().map(|fault| (&*fault.run, &*fault.what)).collect();
     assert_eq!(told, [("r1", "its state is succeeded, its audit leads to running")]);
+}
+
+#[tokio::test]
+async fn what_waits_keeps_its_alarm_and_its_mail_and_who_waits_for_a_run_hears_of_its_end() {
+    let pool = Pool::start().await;
+    let mut worker = pool.worker("w1");
+    let child = begun(&pool, &mut worker, "child").await;
+    pool.cli(&["HSET", &pool.keys().run("child"), "par", "r1 0 0"]).await;
+    settle(&pool, &[outcome(&child[0].entry, "child", 0, StepState::Failed)]).await;
+    let both = begun(&pool, &mut worker, "r1").await;
+    let (run_key, ready) = (pool.keys().run("r1"), run(&pool, "r1").await.steps[&0].ready_ms.unwrap());
+    // as the function library writes it when step `a` waits
+    pool.home().drop_entries(&pool.jobs(), keys::WORKERS, &[both[0].entry.clone()]).await.unwrap();
+    let waiting = format!("waiting 1 {ready} {ready} - w1 - default");
+    pool.cli(&["HSET", &run_key, "q", "5", "s0", &waiting, "w0", "{\"since\":1}"]).await;
+    let records = [format!("a ready running {ready} 1 w1"), format!("a running waiting {ready} 1 w1")];
+    pool.cli(&["XADD", &pool.keys().audit("r1"), "*", "4", &records[0], "5", &records[1]]).await;
+    let member = slot("r1", 0).member();
+    let alarms = |pool: &Pool| (pool.keys().due(keys::WAITS), pool.keys().deferred(keys::WAITS));
+    let (due, deferred) = alarms(&pool);
+    pool.cli(&["ZADD", &due, "9000000000000", &member]).await;
+    pool.cli(&["HSET", &deferred, &member, "3"]).await;
+    pool.cli(&["HSET", &pool.keys().mail("r1"), "l:paid", "0"]).await;
+    pool.cli(&["ZADD", &pool.keys().children("r1"), "5", "child"]).await;
+    let (bytes, checked) = backup_of(&pool).await;
+    assert_eq!(checked.faults, []);
+    let (target, _) = restored(&pool, &bytes, 1).await;
+    let (due, deferred) = alarms(&target);
+    assert_eq!(target.cli(&["ZSCORE", &due, &member]).await, "9000000000000");
+    assert_eq!(target.cli(&["HGET", &deferred, &member]).await, "3");
+    assert_eq!(target.cli(&["HGET", &target.keys().run("r1"), "s0"]).await, waiting);
+    assert_eq!(target.cli(&["HGET", &target.keys().mail("r1"), "l:paid"]).await, "0");
+    assert_eq!(target.cli(&["ZSCORE", &target.keys().children("r1"), "child"]).await, "5");
+    assert_eq!(target.home().queues().await.unwrap(), ["default"]);
+    let told = claim(&mut target.scheduler("s1"), keys::RUNS, 1).await;
+    assert_eq!(field(&told[0], "ended").unwrap(), "child");
 }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::{cache, duties, endings, intake, items, jobs, lines, runs, verify};
+use crate::{cache, definitions, duties, endings, groups, intake, items, jobs, lines, runs, verify};
 
 type Promise = (&'static str, for<'a> fn(&'a Pool) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
 
@@ -44,9 +44,19 @@ promises! { CORE:
     duties::a_consumer_is_forgotten_only_where_it_holds_nothing,
     cache::of_all_who_miss_at_once_one_may_fill,
     verify::a_run_fits_its_audit_at_every_point_of_its_life,
+    definitions::a_version_lives_from_draft_to_archive_and_each_move_is_told_once,
+    groups::who_asked_first_enters_first_and_a_place_lasts_until_its_run_leaves,
+    groups::a_refused_run_is_on_record_and_its_caller_is_told,
 }
 
 promises! { REST:
+    groups::of_many_that_ask_at_once_as_many_enter_as_there_are_places,
+    groups::the_newest_runs_of_a_group_send_the_oldest_away,
+    groups::a_full_group_refuses_where_nobody_may_wait,
+    groups::foreign_keys_of_a_group_are_told_and_left_alone,
+    groups::of_many_requests_of_one_run_that_wait_the_first_stays,
+    groups::who_is_cancelled_while_it_waits_leaves_its_group,
+    definitions::of_many_who_move_a_version_at_once_one_wins,
     jobs::of_many_settlers_one_wins,
     jobs::nothing_is_taken_from_a_worker_that_still_beats,
     intake::a_full_queue_refuses_and_takes_again_when_there_is_room,

@@ -14,6 +14,9 @@ fn end(id: &str, to: RunState) -> EndRun<'_> {
         code: "cancelled",
         reason: "not wanted",
         only_past_deadline: false,
+        spares: false,
+        by_force: false,
+        home: None,
         reply_to: None,
     }
 }
@@ -34,6 +37,7 @@ pub(crate) async fn a_computed_output_ends_the_run_once(pool: &Pool) {
     assert_eq!(field(&asked[0], "finish").unwrap(), "1", "the last end asks for the output");
     pool.interruption().await;
     let finish = FinishRun {
+        home: "q",
         entry: &asked[0].entry,
         id: "r1",
         workflow: WF,

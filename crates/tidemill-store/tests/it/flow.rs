@@ -22,7 +22,17 @@ pub(crate) async fn start_with(pool: &Pool, id: &str, deadline_ms: u64, fields: 
     pool.xadd(&pool.keys().runs(), &["workflow", "flow", "id", id]).await;
     let asked = claim(&mut scheduler, keys::RUNS, 1).await;
     let roots = [("a", 0), ("b", 1)].map(|(name, step)| RootStep { step, name, target: 0 }).to_vec();
-    let run = NewRun { entry: &asked[0].entry, id, workflow: WF, deadline_ms, fields, roots, more: None };
+    let run = NewRun {
+        entry: &asked[0].entry,
+        id,
+        workflow: WF,
+        deadline_ms,
+        fields,
+        labels: &tidemill_protocol::NO_LABELS,
+        parent: None,
+        roots,
+        more: None,
+    };
     let started = pool.home().start("s1", &["default".to_owned()], &[run]).await.unwrap();
     assert_eq!(started, [Started::Running]);
 }

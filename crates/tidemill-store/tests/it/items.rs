@@ -56,7 +56,7 @@ fn ended<'a>(entry: &'a EntryId, item: u64, to: StepState, tolerate: u64) -> Ite
         error: "",
         failed: to == StepState::Failed,
         did_not_run: false,
-        tolerate,
+        tolerate: tolerate.to_string(),
     }
 }
 

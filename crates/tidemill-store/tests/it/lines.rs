@@ -245,6 +245,9 @@ pub(crate) async fn a_step_of_an_ended_run_is_called_up_only_to_end(pool: &Pool)
         code: "c",
         reason: "r",
         only_past_deadline: false,
+        spares: false,
+        by_force: false,
+        home: None,
         reply_to: None,
     };
     let now = pool.home().now_ms().await.unwrap();

@@ -7,23 +7,28 @@
 )]
 
 mod admission_laws;
+mod backup;
 mod cache;
 mod contract;
+mod definitions;
 mod docs;
 mod duties;
 mod endings;
 mod faults;
 mod flow;
+mod groups;
 mod intake;
 mod items;
 mod jobs;
 mod library;
 mod lines;
 mod model;
+mod modes;
 mod moves;
 mod place;
 mod pool;
 mod runs;
+mod search;
 mod sequences;
 mod services_odd;
 mod verify;

@@ -12,8 +12,18 @@ use tidemill_store::{
 use crate::flow::{WF, audit, outcome, run, settle, slot, start, step_of};
 use crate::pool::{Pool, claim};
 
-/// Moves of the table that no function makes: whoever ends a run leaves work that is put aside to be promoted, claimed and ended.
-const LEFT_TO_OTHERS: [(StepState, StepState); 5] = [
+/// Moves of the table that none of these functions makes: whoever ends a run leaves work that is put aside to be promoted, claimed and
+/// ended. What waits is in `waits.rs`, what is given its output in `operating.rs`.
+const LEFT_TO_OTHERS: [(StepState, StepState); 14] = [
+    (StepState::Running, StepState::Waiting),
+    (StepState::Waiting, StepState::Ready),
+    (StepState::Waiting, StepState::Succeeded),
+    (StepState::Waiting, StepState::Cancelled),
+    (StepState::Waiting, StepState::TimedOut),
+    (StepState::Pending, StepState::Succeeded),
+    (StepState::Pending, StepState::Skipped),
+    (StepState::Parked, StepState::Succeeded),
+    (StepState::Retrying, StepState::Succeeded),
     (StepState::Running, StepState::Parked),
     (StepState::Parked, StepState::Cancelled),
     (StepState::Parked, StepState::TimedOut),
@@ -161,6 +171,7 @@ async fn every_pair_of_run_states_is_made_as_the_table_says_or_refused() {
                 let before = dump(&pool, &id).await;
                 let made = if by_finish {
                     let finish = FinishRun {
+                        home: "q",
                         entry: &held[0].entry,
                         id: &id,
                         workflow: WF,
@@ -181,6 +192,9 @@ async fn every_pair_of_run_states_is_made_as_the_table_says_or_refused() {
                         code: "c",
                         reason: "r",
                         only_past_deadline: false,
+                        spares: false,
+                        by_force: false,
+                        home: None,
                         reply_to: None,
                     };
                     pool.home().end_run(&end).await.unwrap() == Some(true)

@@ -85,6 +85,8 @@ pub(crate) async fn a_second_run_of_the_same_id_is_dropped(pool: &Pool) {
         workflow: WF,
         deadline_ms: 0,
         fields: Vec::new(),
+        labels: &tidemill_protocol::NO_LABELS,
+        parent: None,
         roots: Vec::new(),
         more: None,
     };
@@ -198,6 +200,8 @@ pub(crate) async fn a_fan_out_wider_than_one_call_goes_on_where_it_stopped(pool:
         workflow: WF,
         deadline_ms: 0,
         fields: Vec::new(),
+        labels: &tidemill_protocol::NO_LABELS,
+        parent: None,
         roots,
         more: Some(500),
     };

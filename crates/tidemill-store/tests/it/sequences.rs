@@ -95,6 +95,7 @@ fn outcome(
             fails_run_now: !success && harsh,
             gives_output: step == 3,
             did_not_run: !ran,
+            ..Mode::default()
         },
         dependents: if step < 2 { vec![dependent(2, 0), dependent(3, 1)] } else { Vec::new() },
         ..crate::flow::outcome(entry, "r1", 0, to)
@@ -130,6 +131,7 @@ impl Server<'_> {
 
     async fn finish(&self, claim: usize) -> bool {
         let end = FinishRun {
+            home: "q",
             entry: &self.claims[claim].entry,
             id: "r1",
             workflow: WF,
@@ -178,6 +180,9 @@ async fn step(server: &mut Server<'_>, model: &mut Model, op: Op) -> Result<(), 
                 code: "c",
                 reason: "r",
                 only_past_deadline: false,
+                spares: false,
+                by_force: false,
+                home: None,
                 reply_to: None,
             };
             let ended = server.pool.home().end_run(&end).await.unwrap();

@@ -157,7 +157,7 @@ fn succeeded(entry: &EntryId, item: u64) -> ItemOutcome<'_> {
         error: "",
         failed: false,
         did_not_run: false,
-        tolerate: 1,
+        tolerate: "1".to_owned(),
     }
 }
 
@@ -312,6 +312,9 @@ async fn work_that_is_lost_is_found_and_can_be_repaired_only_while_its_run_lives
         code: "cancelled",
         reason: "enough",
         only_past_deadline: false,
+        spares: false,
+        by_force: false,
+        home: None,
         reply_to: None,
     };
     pool.home().end_run(&end).await.unwrap();

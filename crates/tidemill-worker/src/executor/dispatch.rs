@@ -34,6 +34,11 @@ impl Executor {
                 Ok(Work::Job(job)) if job.extras().id.is_some() => named.push((entry, job)),
                 Ok(Work::Job(job)) => self.job(place, entry, job),
                 Ok(Work::Part(part)) => parts.push(PartEntry { place, entry, part }),
+                Ok(Work::Notice(notice)) => {
+                    let message =
+                        format!("{notice:?} belongs into the stream of requested runs, not into a queue");
+                    self.malformed(place, entry, Malformed { code: "wrong_stream", message });
+                }
                 Err(malformed) => self.malformed(place, entry, malformed),
             }
         }
@@ -87,7 +92,9 @@ impl Executor {
         if self.draining {
             return self.hand_back(assignment);
         }
-        if self.cancelled.has(assignment.owner.is_part(), &assignment.call.context.id) {
+        if assignment.owner.heeds_cancelling()
+            && self.cancelled.has(assignment.owner.is_part(), &assignment.call.context.id)
+        {
             self.give_up_grant(&mut assignment);
             let (running, _) = self.begin(assignment, false);
             return self.conclude(running, End::Cancelled, Instant::now());

@@ -13,7 +13,10 @@ use crate::shared::Shared;
 pub(super) async fn finish(known: Known, shared: &Arc<Shared>) -> Outcome {
     let (known, output) = step::evaluate(shared, known, |known, limits| match &known.run.plan.finish {
         Output::Evaluate(template) => template.render(&known.scope(template.references(), None), limits),
-        Output::Sink(_) => Ok(Vec::new()),
+        // it ended before another: it waited for some of its needs alone
+        Output::Sink(sink) => {
+            Ok(known.field(&format!("o{sink}")).map(|output| output.to_vec()).unwrap_or_default())
+        }
     })
     .await;
     match output {

@@ -22,12 +22,12 @@ pub(super) async fn gather(shared: &Arc<Shared>, known: Known, step: u32) -> Out
         .plan
         .step(step)
         .and_then(|planned| planned.for_each.as_ref())
-        .map_or(0, |each| u64::from(each.tolerate));
+        .map_or(0, |each| each.tolerate.of(total));
     if failed > tolerate {
         let message = format!("{failed} of {dispatched} items failed; {tolerate} may (for_each.tolerate)");
         return known.ended(StepState::Failed, Some(Fault::new("items_failed", message)), true);
     }
-    match outputs(shared, &known, step, total).await {
+    match outputs(shared, &known, step, (total, false)).await {
         Ok(output) => {
             let attempt = known.part.attempt;
             let end = step_end(known.run, step, StepState::Succeeded, attempt, std::time::Duration::ZERO);
@@ -38,8 +38,18 @@ pub(super) async fn gather(shared: &Arc<Shared>, known: Known, step: u32) -> Out
     }
 }
 
+/// The array of the outputs that a waiting step put by; `null` for those that it did not.
+pub(super) async fn kept(shared: &Shared, known: &Known, step: u32, total: u64) -> Result<Bytes, Fault> {
+    outputs(shared, known, step, (total, true)).await
+}
+
 /// The array of outputs, or why there is none.
-async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Result<Bytes, Fault> {
+async fn outputs(
+    shared: &Shared,
+    known: &Known,
+    step: u32,
+    (total, may_lack): (u64, bool),
+) -> Result<Bytes, Fault> {
     let store = &shared.store.partitions()[known.place.partition as usize];
     let mut array = vec![b'['];
     let mut from = 0;
@@ -52,7 +62,7 @@ async fn outputs(shared: &Shared, known: &Known, step: u32, total: u64) -> Resul
                 array.push(b',');
             }
             // an item without output has an empty one; one without any has expired with its record
-            let Some(output) = output else {
+            let Some(output) = output.or_else(|| may_lack.then(Bytes::new)) else {
                 let message = format!("the output of item {} is not in Redis any more", from + at as u64);
                 return Err(Fault::new("lost_item", message));
             };

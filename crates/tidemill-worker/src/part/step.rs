@@ -9,9 +9,9 @@ use tidemill_protocol::{Payload, StepState};
 use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
-use super::{Known, Readied};
+use super::{Known, Readied, acting};
 use crate::assignment::{Assignment, Owner, Progress, Standing, Target, item_end, step_end};
-use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome, StepEnd};
+use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome, StepEnd, WaitStep};
 use crate::shared::Shared;
 
 /// Fuel for expressions that are evaluated where they stand; heavier ones go to a thread that may block.
@@ -24,6 +24,8 @@ enum Verdict {
     Run(Vec<u8>),
     /// It calls nothing and has this output.
     Decided(Vec<u8>),
+    /// It waits for something, and what it remembers decides.
+    Act,
 }
 
 pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Readied {
@@ -35,8 +37,12 @@ pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Read
         Decision::Skip => return Readied::Done(known.ended(StepState::Skipped, None, false)),
         Decision::Wait | Decision::Run => {}
     }
+    if planned.is_orchestrated() && known.field(&format!("w{step}")).is_some() {
+        return acting::ready(shared, known, step).await;
+    }
     let (known, verdict) = evaluate(shared, known, move |known, limits| judge(known, step, limits)).await;
     match verdict {
+        Ok(Verdict::Act) => acting::ready(shared, known, step).await,
         Ok(Verdict::Skip) => Readied::Done(known.ended(StepState::Skipped, None, false)),
         Ok(Verdict::Expand(items)) => {
             let attempt = known.part.attempt;
@@ -47,7 +53,7 @@ pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Read
                 ending: Ending::Expand(Box::new(expand)),
             })
         }
-        Ok(Verdict::Run(input)) => assign(shared, known, step, None, input),
+        Ok(Verdict::Run(input)) => assign(shared, known, (step, None), input, None),
         Ok(Verdict::Decided(output)) => Readied::Done(decided(known, step, output)),
         Err(fault) => Readied::Done(known.failed(fault)),
     }
@@ -73,19 +79,22 @@ pub(super) async fn ready_item(shared: &Arc<Shared>, known: Known, step: u32, it
     })
     .await;
     match input {
-        Ok(input) => assign(shared, known, step, Some(item), input),
+        Ok(input) => assign(shared, known, (step, Some(item)), input, None),
         Err(fault) => Readied::Done(known.failed(fault)),
     }
 }
 
 fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError> {
-    let Some(PlanStep { when, with, for_each, action, .. }) = known.run.plan.step(step) else {
+    let Some(planned @ PlanStep { when, with, for_each, action, .. }) = known.run.plan.step(step) else {
         return Ok(Verdict::Skip);
     };
     if let Some(when) = when
         && !when.is_true(&known.scope(when.references(), None), limits)?
     {
         return Ok(Verdict::Skip);
+    }
+    if planned.is_orchestrated() {
+        return Ok(Verdict::Act);
     }
     if let Some(for_each) = for_each {
         let items = for_each.items(&known.scope(for_each.items.references(), None), limits)?;
@@ -94,7 +103,7 @@ fn judge(known: &Known, step: u32, limits: &Limits) -> Result<Verdict, ExprError
         return Ok(Verdict::Expand(items.into_iter().map(owned).collect()));
     }
     let rendered = with.render(&known.scope(with.references(), None), limits);
-    rendered.map(if *action == Action::Decide { Verdict::Decided } else { Verdict::Run })
+    rendered.map(if matches!(action, Action::Decide) { Verdict::Decided } else { Verdict::Run })
 }
 
 fn decided(known: Known, step: u32, output: Vec<u8>) -> Outcome {
@@ -143,7 +152,13 @@ fn expression_fault(error: &ExprError) -> Fault {
     Fault::new("expression", error.to_string())
 }
 
-fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Vec<u8>) -> Readied {
+pub(super) fn assign(
+    shared: &Shared,
+    known: Known,
+    (step, item): (u32, Option<u64>),
+    input: Vec<u8>,
+    then: Option<Box<WaitStep>>,
+) -> Readied {
     let Some(planned) = known.run.plan.step(step) else {
         return Readied::Done(known.ended(StepState::Skipped, None, false));
     };
@@ -179,8 +194,10 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         priority: known.text("pri").and_then(|priority| priority.parse().ok()),
         tickets: known.part.tickets.clone(),
     };
+    // as if it had been: this run's calls are its own
+    let progress = Progress { was_looked_up: !known.run.mode.shares_calls(), ..Progress::default() };
     let owner = match item {
-        None => Owner::Step { run: known.run, step, first_ms },
+        None => Owner::Step { run: known.run, step, first_ms, then },
         Some(item) => Owner::Item { run: known.run, step, item, first_ms },
     };
     let call = Call { input: Payload::json(input), context };
@@ -190,7 +207,7 @@ fn assign(shared: &Shared, known: Known, step: u32, item: Option<u64>, input: Ve
         entry,
         target,
         standing: standing.boxed(),
-        progress: Progress::default(),
+        progress,
         call,
         timeout,
         attempt,

@@ -6,7 +6,8 @@ use tidemill_protocol::EntryId;
 
 use super::Owned;
 use crate::outcome::{
-    Bury, Complete, Defer, Ending, Expand, Finish, ItemEnd, Outcome, Park, Release, StepEnd,
+    Bury, CloseRun, Complete, Defer, Ending, Expand, Finish, ItemEnd, Outcome, Park, Release, StepEnd,
+    WaitStep,
 };
 
 /// One call's worth; the number is the queue's index.
@@ -23,6 +24,8 @@ pub(super) enum Group {
     Item(u16, Vec<Owned<ItemEnd>>),
     Expand(u16, EntryId, Box<Expand>),
     Finish(u16, EntryId, Box<Finish>),
+    Wait(u16, EntryId, Box<WaitStep>),
+    Close(u16, EntryId, Box<CloseRun>),
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,14 @@ impl Groups {
                 Ending::Defer(work) => groups.deferred.entry(at).or_default().push((entry, work)),
                 Ending::Park(work) => groups.parked.entry(at).or_default().push((entry, work)),
                 Ending::Release(work) => groups.released.entry(at).or_default().push((entry, work)),
+                // each of its ends is a call of its own
+                Ending::Step(end) if end.run.mode.settles_alone() => {
+                    let home = end.run.home().to_owned();
+                    groups.single.push(Group::Step(at, home, vec![(entry, end)]));
+                }
+                Ending::Item(end) if end.run.mode.settles_alone() => {
+                    groups.single.push(Group::Item(at, vec![(entry, end)]));
+                }
                 Ending::Step(end) => {
                     let home = end.run.home().to_owned();
                     groups.steps.entry((at, home)).or_default().push((entry, end));
@@ -61,6 +72,8 @@ impl Groups {
                 Ending::Item(end) => groups.items.entry(at).or_default().push((entry, end)),
                 Ending::Expand(expand) => groups.single.push(Group::Expand(at, entry, expand)),
                 Ending::Finish(finish) => groups.single.push(Group::Finish(at, entry, finish)),
+                Ending::Wait(wait) => groups.single.push(Group::Wait(at, entry, wait)),
+                Ending::Close(close) => groups.single.push(Group::Close(at, entry, close)),
             }
         }
         groups

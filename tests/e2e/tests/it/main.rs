@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
 mod jobs;
+mod modes;
 mod odd;
 mod pool;
 mod reference;
 mod services;
 mod services_auto;
 mod services_odd;
+mod waits;
 mod workflows;

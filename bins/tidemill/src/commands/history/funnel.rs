@@ -30,7 +30,12 @@ pub(super) async fn run(context: &Context, workflow: &str, since: Option<u64>) -
     let newest = match plans.of(workflow).await {
         Ok(plan) => plan,
         Err(NoPlan::Store(error)) => return Err(error.into()),
-        Err(error @ (NoPlan::Unknown(_) | NoPlan::Invalid { .. })) => {
+        Err(
+            error @ (NoPlan::Unknown(_)
+            | NoPlan::Invalid { .. }
+            | NoPlan::NotStartable { .. }
+            | NoPlan::Damaged(_)),
+        ) => {
             return Err(Error::failed("no_workflow", error.to_string()));
         }
     };
@@ -135,7 +140,8 @@ impl StepCounts {
             | StepState::Ready
             | StepState::Running
             | StepState::Parked
-            | StepState::Retrying => self.open += 1,
+            | StepState::Retrying
+            | StepState::Waiting => self.open += 1,
         }
         if record.state == StepState::Skipped {
             return;
@@ -195,7 +201,12 @@ impl Funnel {
                 Ok(plan) => self.take_steps(partition, &plan, &runs).await?,
                 Err(NoPlan::Store(error)) => return Err(error.into()),
                 // its runs are counted; which of their steps is which cannot be told any more
-                Err(NoPlan::Unknown(_) | NoPlan::Invalid { .. }) => {}
+                Err(
+                    NoPlan::Unknown(_)
+                    | NoPlan::Invalid { .. }
+                    | NoPlan::NotStartable { .. }
+                    | NoPlan::Damaged(_),
+                ) => {}
             }
         }
         Ok(())
