@@ -296,7 +296,8 @@ impl<'b> Builder<'b> {
             let place = match *name {
                 "feedback" => "in the step that an approval is `of`, and in its prompt and reminder",
                 "output" => {
-                    "in `while` and `until` of `repeat`, and in the `wait` of a step with a tool; elsewhere it is                      `.steps.ID.output`"
+                    "in `while` and `until` of `repeat`, and in the `wait` of a step with a tool; elsewhere it is \
+                     `.steps.ID.output`"
                 }
                 _ => "in a step with `repeat`, and in the step that an approval is `of`",
             };

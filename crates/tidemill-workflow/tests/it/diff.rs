@@ -214,7 +214,6 @@ fn a_hundred_definitions_of_twenty_steps_are_compiled_at_once() {
 }
 
 #[expect(
-    clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "the time that compiling takes is what is measured"
 )]

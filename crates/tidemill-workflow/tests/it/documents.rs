@@ -51,18 +51,27 @@ fn every_refused_example_of_the_guide_is_refused_as_it_says() {
     }
 }
 
+/// Schema and reader agree about a definition with this member, which is one of the first step where its name starts so.
+fn agree(member: &str, value: &Value) {
+    let mut definition =
+        json!({ "name": "w", "steps": [{ "id": "a", "tool": "echo" }, { "id": "b", "tool": "echo" }] });
+    match member.strip_prefix("step.") {
+        Some(member) => definition["steps"][0][member] = value.clone(),
+        None => definition[member] = value.clone(),
+    }
+    let parsed = Definition::parse(&definition.to_string(), "w").is_ok();
+    assert_eq!(schema().is_valid(&definition), parsed, "{member}: {value}");
+}
+
+/// Schema and reader agree that a step is valid, or that it is not.
+fn are_agreed(step: &Value, valid: bool) {
+    let definition = json!({ "name": "w", "steps": [step, { "id": "b", "tool": "echo" }] });
+    assert_eq!(schema().is_valid(&definition), valid, "{step}");
+    assert_eq!(Definition::parse(&definition.to_string(), "w").is_ok(), valid, "{step}");
+}
+
 #[test]
 fn the_schema_refuses_what_the_reader_refuses() {
-    let schema = schema();
-    let with = |member: &str, value: Value| {
-        let mut definition =
-            json!({ "name": "w", "steps": [{ "id": "a", "tool": "echo" }, { "id": "b", "tool": "echo" }] });
-        match member.strip_prefix("step.") {
-            Some(member) => definition["steps"][0][member] = value,
-            None => definition[member] = value,
-        }
-        definition
-    };
     for (member, value) in [
         ("version", json!(3)),
         ("failure", json!("finish")),
@@ -80,7 +89,8 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("step.match", json!("all")),
         ("step.on_error", json!("goto")),
         ("step.on_error", json!({ "goto": "b" })),
-        ("step.finally", json!(true)),
+        ("step.on_error", json!("compensate")),
+        ("step.on_error", json!({})),
         ("version", json!(0)),
         ("failure", json!("stop")),
         ("input", json!(5)),
@@ -99,18 +109,73 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("step.retry", json!({ "on": ["x"] })),
         ("step.needs", json!("b")),
         ("step.needs", json!(["b", "b"])),
-        ("step.compensate", json!({})),
         ("step.timeout_ms", json!("1s")),
     ] {
-        let definition = with(member, value.clone());
-        let parsed = Definition::parse(&definition.to_string(), "w").is_ok();
-        assert_eq!(schema.is_valid(&definition), parsed, "{member}: {value}");
+        agree(member, &value);
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_loops_and_waits_that_the_reader_refuses() {
+    for (member, value) in [
+        ("step.compensate", json!({ "tool": "echo", "with": 1, "retry": {}, "timeout_ms": 5 })),
+        ("step.compensate", json!({ "tool": "echo", "needs": [] })),
+        ("step.for_each", json!({ "items": [], "batch": 5, "tolerate": "2.5%" })),
+        ("step.for_each", json!({ "items": [], "tolerate": "100%" })),
+        ("step.for_each", json!({ "items": [], "tolerate": "100.5%" })),
+        ("step.for_each", json!({ "items": [], "tolerate": "5" })),
+        ("step.for_each", json!({ "items": [], "batch": 0 })),
+        ("step.repeat", json!({ "until": true })),
+        (
+            "step.repeat",
+            json!({ "while": "${ true }", "max_iterations": 3, "every_ms": 0, "on_exhausted": "continue" }),
+        ),
+        ("step.repeat", json!({ "max_iterations": 3 })),
+        ("step.repeat", json!({ "until": true, "max_iterations": 0 })),
+        ("step.wait", json!({ "for_ms": 5 })),
+        ("step.wait", json!({ "for_ms": "5" })),
+        ("step.wait", json!({ "for_ms": "${ .output }" })),
+        ("step.wait", json!({ "until": "2030-01-01T00:00:00Z", "time_zone": "UTC" })),
+        ("step.wait", json!({ "signal": "go", "schema": {}, "timeout_ms": 5, "on_timeout": "fail" })),
+        ("step.wait", json!({ "signal": "go", "on_timeout": "fail" })),
+        ("step.wait", json!({ "signal": "g o" })),
+        ("step.wait", json!({ "signal": "go", "for_ms": 5 })),
+        ("step.wait", json!({})),
+        ("step.workflow", json!("w2")),
+        ("step.detached", json!(true)),
+        ("step.output", json!(1)),
+        ("step.finally", json!(true)),
+        ("step.compensate", json!({})),
+    ] {
+        agree(member, &value);
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_reader_refuses_about_runs() {
+    for (member, value) in [
+        ("labels", json!({ "a/b": "x", "n": 1, "t": true })),
+        ("labels", json!({ "a b": "x" })),
+        ("labels", json!({ "a": null })),
+        ("labels", json!([])),
+        ("group", json!({ "key": "x", "limit": 1, "on_full": "cancel_newer" })),
+        ("group", json!({ "key": "x" })),
+        ("group", json!({ "key": 1, "limit": 1 })),
+        ("budget", json!({ "steps": 1, "cost": 0.5, "duration_ms": 1 })),
+        ("budget", json!({ "cost": 0 })),
+        ("mode", json!("hybrid")),
+        ("mode", json!("quick")),
+        ("finally", json!([{ "id": "f", "tool": "echo", "when": true, "queue": "q" }])),
+        ("finally", json!([{ "id": "f", "wait": { "for_ms": 1 } }])),
+        ("finally", json!([{ "id": "f", "tool": "echo", "needs": [] }])),
+        ("finally", json!([])),
+    ] {
+        agree(member, &value);
     }
 }
 
 #[test]
 fn the_schema_refuses_the_steps_that_the_reader_refuses() {
-    let schema = schema();
     for (step, valid) in [
         (
             json!({ "id": "a", "switch": [{ "when": true, "then": ["b"] }, { "default": [] }], "match": "all" }),
@@ -131,8 +196,69 @@ fn the_schema_refuses_the_steps_that_the_reader_refuses() {
         (json!({ "id": "a", "switch": [{ "default": [] }], "with": {} }), false),
         (json!({ "id": "a", "switch": [{ "default": [] }], "retry": {} }), false),
     ] {
-        let definition = json!({ "name": "w", "steps": [step, { "id": "b", "tool": "echo" }] });
-        assert_eq!(schema.is_valid(&definition), valid, "{step}");
-        assert_eq!(Definition::parse(&definition.to_string(), "w").is_ok(), valid, "{step}");
+        are_agreed(&step, valid);
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_blocks_that_the_reader_refuses() {
+    for (step, valid) in [
+        (json!({ "id": "a", "tool": "echo", "on_error": { "goto": "b" }, "continue_on_error": true }), false),
+        (json!({ "id": "a", "workflow": "w@2", "with": 5, "detached": true }), true),
+        (json!({ "id": "a", "workflow": "w@0" }), false),
+        (json!({ "id": "a", "workflow": "w", "retry": {} }), false),
+        (json!({ "id": "a", "workflow": "w", "timeout_ms": 5 }), false),
+        (json!({ "id": "a", "workflow": "w", "for_each": [1], "detached": true }), false),
+        (
+            json!({ "id": "a", "steps": [{ "id": "c", "tool": "echo" }], "timeout_ms": 5, "output": 1, "with": 1 }),
+            true,
+        ),
+        (json!({ "id": "a", "steps": [] }), false),
+        (json!({ "id": "a", "steps": [{ "id": "c" }] }), false),
+        (json!({ "id": "a", "steps": [{ "id": "c", "tool": "echo" }], "tool": "echo" }), false),
+        (
+            json!({ "id": "a", "steps": [{ "id": "c", "tool": "echo" }], "for_each": [1], "repeat": { "until": true } }),
+            false,
+        ),
+        (
+            json!({ "id": "a", "race": [{ "id": "c", "tool": "echo" }, { "id": "d", "wait": { "for_ms": 1 } }] }),
+            true,
+        ),
+        (json!({ "id": "a", "race": [{ "id": "c", "tool": "echo" }] }), false),
+        (
+            json!({ "id": "a", "race": [{ "id": "c", "tool": "echo", "needs": [] }, { "id": "d", "tool": "echo" }] }),
+            false,
+        ),
+        (
+            json!({ "id": "a", "race": [{ "id": "c", "switch": [{ "default": [] }] }, { "id": "d", "tool": "echo" }] }),
+            false,
+        ),
+    ] {
+        are_agreed(&step, valid);
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_waiting_steps_that_the_reader_refuses() {
+    for (step, valid) in [
+        (json!({ "id": "a", "wait": { "for_ms": 1 }, "compensate": { "tool": "echo" } }), true),
+        (json!({ "id": "a", "wait": { "for_ms": 1 }, "with": 1 }), false),
+        (json!({ "id": "a", "tool": "echo", "wait": { "signal": "go" }, "retry": {} }), true),
+        (json!({ "id": "a", "tool": "echo", "wait": { "signal": "go" }, "for_each": [1] }), false),
+        (json!({ "id": "a", "approval": {} }), true),
+        (
+            json!({ "id": "a", "approval": { "of": "b", "who": ["x"], "prompt": "p", "timeout_ms": 5, "on_timeout": "approve",
+                "max_iterations": 2, "on_reject": "revise", "remind": { "every_ms": 1000, "tool": "echo", "with": 1 } } }),
+            true,
+        ),
+        (json!({ "id": "a", "approval": { "on_reject": "revise" } }), false),
+        (json!({ "id": "a", "approval": { "on_reject": "continue" } }), true),
+        (json!({ "id": "a", "approval": { "max_iterations": 2 } }), false),
+        (json!({ "id": "a", "approval": { "who": [] } }), false),
+        (json!({ "id": "a", "approval": { "remind": { "every_ms": 5, "tool": "echo" } } }), false),
+        (json!({ "id": "a", "approval": { "on_timeout": "fail" } }), false),
+        (json!({ "id": "a", "switch": [{ "default": [] }], "compensate": { "tool": "echo" } }), false),
+    ] {
+        are_agreed(&step, valid);
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use tidemill_workflow::{Decision, Definition, Limits, Need, Plan, Scope};
+use tidemill_workflow::{DEFINITION_SCHEMA, Decision, Definition, Limits, Need, Plan, Scope};
 
 use crate::plan;
 
@@ -35,6 +35,107 @@ fn graphs() -> impl Strategy<Value = Value> {
         }
         json!({ "name": "w", "failure": "finish", "steps": steps })
     })
+}
+
+/// A call of a tool.
+fn calls() -> impl Strategy<Value = Value> + Clone {
+    (any::<bool>(), 1..100_000_u64).prop_map(|(long, ms)| {
+        let mut call = json!({ "tool": "echo" });
+        if long {
+            call = json!({ "tool": "echo", "with": [ms], "retry": { "max_attempts": 3 }, "timeout_ms": ms });
+        }
+        call
+    })
+}
+
+fn waits() -> impl Strategy<Value = Value> + Clone {
+    let number = || 1..100_000_u64;
+    prop_oneof![
+        number().prop_map(|ms| json!({ "for_ms": ms })),
+        Just(json!({ "for_ms": "${ .input.ms }" })),
+        Just(json!({ "until": "2030-01-01T09:00", "time_zone": "Europe/Paris" })),
+        Just(json!({ "signal": "go" })),
+        number().prop_map(|ms| {
+            json!({ "signal": "a.b", "schema": { "type": "object" }, "timeout_ms": ms, "on_timeout": "continue" })
+        }),
+    ]
+}
+
+/// `for_each` or `repeat`, by its name.
+fn loops() -> impl Strategy<Value = (&'static str, Value)> + Clone {
+    let each = (1..100_u32, 0..=4_000_u32).prop_map(|(n, share)| {
+        let tolerate = format!("{}%", f64::from(share) / 40.0);
+        json!({ "items": "${ .input }", "concurrency": n, "batch": n, "tolerate": tolerate })
+    });
+    let again = (1..1_000_u64).prop_map(
+        |n| json!({ "while": true, "max_iterations": n, "every_ms": n, "on_exhausted": "continue" }),
+    );
+    prop_oneof![
+        Just(("for_each", json!([1, 2]))),
+        each.prop_map(|each| ("for_each", each)),
+        Just(("repeat", json!({ "until": "${ .output == 1 }" }))),
+        again.prop_map(|again| ("repeat", again)),
+    ]
+}
+
+/// A step of any kind, with blocks in blocks. Its id is given by [`numbered`].
+fn steps_of_all_kinds() -> impl Strategy<Value = Value> {
+    let approvals = prop_oneof![
+        (1..100_000_u64).prop_map(|ms| {
+            json!({ "who": ["a"], "prompt": "ok?", "timeout_ms": ms, "on_timeout": "approve", "on_reject": "continue" })
+        }),
+        (calls(), 1_000..100_000_u64).prop_map(|(mut call, ms)| {
+            call["every_ms"] = ms.into();
+            json!({ "remind": call })
+        }),
+    ];
+    let leaf = prop_oneof![
+        calls(),
+        waits().prop_map(|wait| json!({ "wait": wait })),
+        (calls(), waits()).prop_map(|(mut call, wait)| {
+            call["wait"] = wait;
+            call
+        }),
+        any::<bool>()
+            .prop_map(|detached| json!({ "workflow": "child@2", "with": { "a": 1 }, "detached": detached })),
+        approvals.prop_map(|approval| json!({ "approval": approval })),
+    ];
+    let step = leaf.prop_recursive(3, 12, 3, |inner| {
+        let inner = prop::collection::vec(inner, 2..4);
+        prop_oneof![
+            (inner.clone(), proptest::option::of(loops()), 1..1_000_u64).prop_map(|(steps, looped, ms)| {
+                let mut block = json!({ "steps": steps, "output": { "n": ms }, "timeout_ms": ms });
+                if let Some((member, value)) = looped {
+                    block[member] = value;
+                }
+                block
+            }),
+            inner.prop_map(|branches| json!({ "race": branches })),
+        ]
+    });
+    let ended = prop_oneof![Just(None), Just(Some("compensate")), Just(Some("continue"))];
+    (step, ended, proptest::option::of(calls())).prop_map(|(mut step, on_error, undo)| {
+        if let Some(on_error) = on_error {
+            step["on_error"] = on_error.into();
+        }
+        if let Some(undo) = undo {
+            step["compensate"] = undo;
+        }
+        step
+    })
+}
+
+/// Gives ids to steps, those of blocks and branches included.
+fn numbered(steps: &mut Value, next: &mut u32) {
+    for step in steps.as_array_mut().into_iter().flatten() {
+        step["id"] = format!("s{next}").into();
+        *next += 1;
+        for member in ["steps", "race"] {
+            if let Some(inner) = step.get_mut(member) {
+                numbered(inner, next);
+            }
+        }
+    }
 }
 
 /// What strings with braces are made of.
@@ -181,6 +282,41 @@ proptest! {
         let definition = Definition::parse(&graph.to_string(), "w").unwrap();
         let again = Definition::parse(&definition.to_value().to_string(), "w").unwrap();
         prop_assert_eq!(again, definition);
+    }
+
+    #[test]
+    fn whatever_a_workflow_says_survives_and_compiles(
+        steps in prop::collection::vec(steps_of_all_kinds(), 1..5),
+        cost in 1..=1_000_000_000_u64,
+        full in prop::sample::select(vec!["queue", "cancel_older", "cancel_newer"]),
+    ) {
+        let mut steps = Value::from(steps);
+        let mut next = 0;
+        numbered(&mut steps, &mut next);
+        #[expect(clippy::cast_precision_loss, reason = "small enough for a float")]
+        let cost = cost as f64 / 1e6;
+        let definition = json!({
+            "name": "w", "steps": steps, "finally": [{ "id": "end", "tool": "echo", "with": "${ .run.state }" }],
+            "labels": { "k": "${ .input.k }" }, "group": { "key": "k", "limit": 3, "on_full": full },
+            "budget": { "cost": cost }, "mode": "classic",
+        });
+        let definition = Definition::parse(&definition.to_string(), "w").unwrap();
+        let written = definition.to_value();
+        let again = Definition::parse(&written.to_string(), "w").unwrap();
+        prop_assert_eq!(&again, &definition);
+        prop_assert_eq!(&again.to_value(), &written);
+        let schema: Value = serde_json::from_str(DEFINITION_SCHEMA).unwrap();
+        let schema = jsonschema::options().offline().build(&schema).unwrap();
+        let errors: Vec<String> = schema.iter_errors(&written).map(|error| error.to_string()).collect();
+        prop_assert!(errors.is_empty(), "{:?}", errors);
+        let plan = plan(&written.to_string());
+        prop_assert_eq!(plan.steps.len() as u32, plan.main() + plan.finally.len() as u32 + plan.steps.iter().filter(|step| step.undo.is_some()).count() as u32);
+        for step in &plan.steps {
+            prop_assert!(step.references().steps.iter().all(|read| *read < plan.steps.len() as u32));
+        }
+        let (mermaid, dot) = (plan.to_mermaid(), plan.to_dot());
+        prop_assert_eq!(mermaid.matches("subgraph").count(), mermaid.matches("    end\n").count());
+        prop_assert_eq!(dot.matches('{').count(), dot.matches('}').count());
     }
 
     #[test]

@@ -1,13 +1,22 @@
 //! Definitions and plans from the outside.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests may fail the test"
+)]
 
+mod blocks;
 mod braces;
+mod closing;
 mod definitions;
+mod diff;
 mod documents;
 mod expressions;
 mod laws;
 mod switches;
 mod templates;
+mod waits;
 
 use serde_json::{Value, json};
 use tidemill_workflow::{Plan, ProblemCode, Problems, ToolCatalog};

@@ -174,7 +174,12 @@ fn a_switch_that_cannot_be_meant_is_refused_with_its_place() {
         (4, 16),
         "steps[0].switch[0].when: step `a` need not have ended",
     );
-    has_problem("name: w\nsteps: [{ id: a, tool: echo, match: all }]", bad, (2, 30), "with `switch` only");
+    has_problem(
+        "name: w\nsteps: [{ id: a, tool: echo, match: all }]",
+        bad,
+        (2, 30),
+        "only in one with `switch`",
+    );
 }
 
 #[test]

@@ -14,11 +14,18 @@ pub(super) const MAX_MS: u64 = 10_000_000_000_000;
 /// The members of an object whose names have been checked.
 pub(super) struct Fields<'n> {
     members: &'n [Member],
+    /// Names that have been refused.
+    refused: &'static [&'static str],
 }
 
 impl<'n> Fields<'n> {
     fn get(&self, name: &str) -> Option<&'n Member> {
-        self.members.iter().find(|member| member.name == name)
+        self.members.iter().find(|member| member.name == name && !self.refused.contains(&name))
+    }
+
+    /// The members but these, which have been refused.
+    pub(super) const fn without(&self, refused: &'static [&'static str]) -> Self {
+        Self { members: self.members, refused }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -131,7 +138,7 @@ impl<'n> Reader<'n> {
                 message,
             });
         }
-        Some(Fields { members })
+        Some(Fields { members, refused: &[] })
     }
 
     /// Reads a member that may be left out. Null counts as left out, except where the reader takes any value.

@@ -117,8 +117,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, role: Role) -> Option<S
     reader.refuse(&fields, refused, why);
     let id = reader.required(&fields, "id", Reader::step_id);
     let kind = kind(reader, &fields, role);
+    let fields = fields.without(refused);
     if let Some(kind) = kind {
-        fitting(reader, &fields, kind, refused);
+        fitting(reader, &fields, kind);
     }
     let action = action::read(reader, &fields, kind);
     let then_wait = match &action {
@@ -174,14 +175,11 @@ fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, role: Role) -> Option<&'st
     Some(first)
 }
 
-/// Says which members have no meaning with what the step does; what its place has refused is refused once.
-fn fitting(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str, refused: &[&str]) {
-    for (name, kinds) in OF_ACTIONS {
-        if kinds.contains(&kind) || refused.contains(name) {
-            continue;
-        }
+/// Says which members have no meaning with what the step does.
+fn fitting(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
+    for (name, kinds) in OF_ACTIONS.iter().filter(|(_, kinds)| !kinds.contains(&kind)) {
         let why = match kinds {
-            [only] => format!("has a meaning with `{only}` only, and no meaning in a step with `{kind}`"),
+            [only] => format!("has no meaning in a step with `{kind}`, only in one with `{only}`"),
             _ => format!("has no meaning in a step with `{kind}`"),
         };
         reader.refuse(fields, &[name], &why);
