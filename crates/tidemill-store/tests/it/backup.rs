@@ -459,6 +459,34 @@ async fn a_backup_goes_into_other_partitions_where_its_ids_allow_it() {
 }
 
 #[tokio::test]
+async fn a_cluster_is_saved_and_restored_as_one_pool() {
+    let place = Arc::new(crate::place::Place::cluster().await);
+    let pool = Pool::on(Arc::clone(&place), "tm", 6).await;
+    for partition in pool.store.partitions() {
+        let (keys, id) = (partition.keys(), format!("p{}", partition.index()));
+        pool.xadd(&keys.jobs("default"), &["tool", "echo", "id", &id]).await;
+        pool.cli(&["SET", &keys.result(&id), "{}"]).await;
+    }
+    start(&pool, "r1").await;
+    pool.cli(&["HSET", "tm:{services}:definitions", "openai", "{}"]).await;
+    let (bytes, checked) = backup_of(&pool).await;
+    assert_eq!((checked.counts.runs, checked.counts.jobs), (1, 6));
+    let target = Pool::on(Arc::clone(&place), "other", 6).await;
+    let restored = backup::restore(&target.store, &*bytes, Target::Empty).await.unwrap();
+    assert_eq!((restored.runs, restored.jobs, restored.in_flight), (1, 6, 2));
+    for partition in target.store.partitions() {
+        assert!(partition.result(&format!("p{}", partition.index())).await.unwrap().is_some());
+        if let Some(verdict) = partition.verify("r1", &Flow).await.unwrap() {
+            assert!(verdict.is_clean(), "{verdict:?}");
+        }
+    }
+    assert_eq!(target.cli(&["HGET", "other:{services}:definitions", "openai"]).await, "{}");
+    let told = backup::restore(&target.store, &*bytes, Target::Empty).await.unwrap_err().to_string();
+    assert!(told.contains("\"other\" is not empty"), "{told}");
+    backup::restore(&target.store, &*bytes, Target::Replaced).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_run_that_does_not_fit_its_audit_is_told_and_one_that_is_none_is_left_out() {
     let pool = Pool::start().await;
     start(&pool, "r1").await;
