@@ -100,10 +100,13 @@ export async function bury(one, code, reason, { state = 'failed', attempts = 0 }
 /** A step of a workflow needs the workflow's expressions, which this worker cannot evaluate: the run fails, with the reason. */
 export async function refusePart(entry, run) {
   const reply = (await ask('HGET', key(`run:${run}`), 'rp')) ?? STREAM;
+  // where something is done at a run's end, its own entries go to this queue
+  const home = await ask('HGET', key(`run:${run}`), 'cl');
   const keys = [`run:${run}`, `audit:${run}`, 'live', 'ended', 'cancelled', 'dead', `result:${run}`].map(key);
+  keys.push(reply, key('runs'), key(home ? `jobs:${home}` : `run:${run}`));
   const reason = `queue ${QUEUE} is served by a worker that runs plain jobs only`;
   const error = JSON.stringify({ code: 'unsupported_part', message: reason });
-  await call('tm1_end_run', [...keys, reply], [run, 'failed', CONSUMER, error, 'unsupported_part', reason, '', DEAD_CAP]);
+  await call('tm1_end_run', keys, [run, 'failed', CONSUMER, error, 'unsupported_part', reason, '', DEAD_CAP, 0]);
   await ask('XACK', STREAM, GROUP, entry);
   await ask('XDEL', STREAM, entry);
 }

@@ -104,10 +104,13 @@ class Settler:
     def refuse_part(self, entry, run):
         """A step of a workflow needs the workflow's expressions, which this worker cannot evaluate: the run fails, with the reason."""
         reply = self.ask("HGET", key(f"run:{run}"), "rp")
+        # where something is done at a run's end, its own entries go to this queue
+        home = self.ask("HGET", key(f"run:{run}"), "cl")
         keys = [key(f"run:{run}"), key(f"audit:{run}"), *map(key, ["live", "ended", "cancelled", "dead"]), key(f"result:{run}"), reply or STREAM]
+        keys += [key("runs"), key(f"jobs:{home}" if home else f"run:{run}")]
         reason = f"queue {QUEUE} is served by a worker that runs plain jobs only"
         error = json.dumps({"code": "unsupported_part", "message": reason})
-        self.call("tm1_end_run", keys, [run, "failed", CONSUMER, error, "unsupported_part", reason, "", DEAD_CAP])
+        self.call("tm1_end_run", keys, [run, "failed", CONSUMER, error, "unsupported_part", reason, "", DEAD_CAP, 0])
         self.ask("XACK", STREAM, GROUP, entry)
         self.ask("XDEL", STREAM, entry)
 
