@@ -234,6 +234,19 @@ pub fn advance(step: &PlanStep, moment: &Moment<'_>) -> Result<Turn, ExprError> 
     look::advance(step, moment)
 }
 
+/// The memo of a step that is to begin anew, by hand, where it remembered `memo` before: it remembers nothing but that it has been begun
+/// so often, which tells its children from those of before.
+#[must_use]
+pub fn anew(memo: Option<&[u8]>) -> Vec<u8> {
+    memo::anew(memo)
+}
+
+/// The number of the round that a memo of [`anew`] begins, from 1; `None` for any other memo.
+#[must_use]
+pub fn begins_anew(memo: &[u8]) -> Option<u32> {
+    memo::begins_anew(memo)
+}
+
 /// Keys of the children that a memo knows as not ended: whoever gives the step up cancels them.
 ///
 /// Every memo, that of a [`Program`] too, is a JSON object that has them in its member `open`.

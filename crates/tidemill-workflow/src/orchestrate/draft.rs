@@ -28,6 +28,7 @@ pub(super) struct Look<'a> {
     pub(super) items: &'a [(u64, Bytes)],
     /// Redis's time, or that of the alarm that is due if that is later.
     pub(super) now_ms: u64,
+    round: u32,
 }
 
 /// A child that has ended since the last look.
@@ -52,15 +53,21 @@ pub(super) struct Draft {
     pub(super) keep: Vec<(u64, Bytes)>,
     pub(super) items: Option<Vec<Bytes>>,
     pub(super) why: String,
+    pub(super) round: u32,
+}
+
+/// The key that the world knows a child by: a step that was begun anew has other children than before.
+fn key_of(key: &str, round: u32) -> String {
+    if round == 0 { key.to_owned() } else { format!("{key}-{round}") }
 }
 
 /// Names and JSON texts.
 pub(super) type Locals<'a> = [(&'a str, &'a [u8])];
 
 impl<'a> Look<'a> {
-    pub(super) fn new(step: &'a PlanStep, moment: &Moment<'a>, now_ms: u64) -> Self {
+    pub(super) fn new(step: &'a PlanStep, moment: &Moment<'a>, (now_ms, round): (u64, u32)) -> Self {
         let Moment { scope, limits, events, items, .. } = *moment;
-        Self { step, scope, limits, events, items, now_ms }
+        Self { step, scope, limits, events, items, now_ms, round }
     }
 
     /// The scope, with more in it.
@@ -83,7 +90,7 @@ impl<'a> Look<'a> {
 
     /// The id of the run that a child of this key is.
     pub(super) fn child_id(&self, key: &str) -> String {
-        format!("{}~{}.{key}", self.scope.run.id, self.step.id)
+        format!("{}~{}.{}", self.scope.run.id, self.step.id, key_of(key, self.round))
     }
 
     /// The JSON text that stands for a child nobody waits for.
@@ -138,7 +145,8 @@ impl<'a> Look<'a> {
 
 impl Draft {
     /// Asks for a child; from now on it is open, unless nobody waits for it.
-    pub(super) fn start(&mut self, request: ChildRequest) {
+    pub(super) fn start(&mut self, mut request: ChildRequest) {
+        request.key = key_of(&request.key, self.round);
         if !request.detached {
             self.open.push(request.key.clone());
         }
@@ -148,13 +156,14 @@ impl Draft {
     /// Takes note of the children that ended, each once; what was not open is known already.
     pub(super) fn ended<'e>(&mut self, events: &'e [Event]) -> Vec<EndedChild<'e>> {
         let mut ended = Vec::new();
+        let round = key_of("", self.round);
         for event in events {
             if let Event::Ended { child, state, output, error } = event
                 && let Some(at) = self.open.iter().position(|open| open == child)
             {
                 self.open.remove(at);
                 ended.push(EndedChild {
-                    key: child,
+                    key: child.strip_suffix(&round).unwrap_or(child),
                     state: *state,
                     output: output.as_ref(),
                     error: error.as_ref(),

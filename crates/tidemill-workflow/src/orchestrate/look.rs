@@ -18,7 +18,10 @@ pub(super) fn advance(step: &PlanStep, moment: &Moment<'_>) -> Result<Turn, Expr
     if let Action::Program(program) = &step.action {
         return program.advance(moment);
     }
-    let Some(text) = moment.memo else { return begin(step, moment) };
+    let Some(text) = moment.memo else { return begin(step, moment, 0) };
+    if let Some(round) = super::begins_anew(text) {
+        return begin(step, moment, round);
+    }
     let mut memo = match Memo::read(text) {
         Ok(memo) => memo,
         Err(then) => return Ok(Turn { cancel: super::open_children(text), ..Turn::then(then) }),
@@ -30,8 +33,8 @@ pub(super) fn advance(step: &PlanStep, moment: &Moment<'_>) -> Result<Turn, Expr
             .any(|event| matches!(event, Event::Due { generation } if *generation == alarm.generation))
     });
     let due_ms = memo.alarm.filter(|_| is_due).map_or(0, |alarm| alarm.at_ms);
-    let look = Look::new(step, moment, moment.now_ms.max(due_ms));
-    let mut draft = Draft { open: std::mem::take(&mut memo.open), ..Draft::default() };
+    let look = Look::new(step, moment, (moment.now_ms.max(due_ms), memo.round));
+    let mut draft = Draft { open: std::mem::take(&mut memo.open), round: memo.round, ..Draft::default() };
     let then = memo.actor.look(&look, &mut draft)?;
     if is_due {
         memo.alarm = None;
@@ -39,16 +42,16 @@ pub(super) fn advance(step: &PlanStep, moment: &Moment<'_>) -> Result<Turn, Expr
     finish(memo, draft, &look, then)
 }
 
-fn begin(step: &PlanStep, moment: &Moment<'_>) -> Result<Turn, ExprError> {
-    let look = Look::new(step, moment, moment.now_ms);
-    let mut draft = Draft::default();
+fn begin(step: &PlanStep, moment: &Moment<'_>, round: u32) -> Result<Turn, ExprError> {
+    let look = Look::new(step, moment, (moment.now_ms, round));
+    let mut draft = Draft { round, ..Draft::default() };
     let (actor, then) = match Actor::begin(&look, &mut draft)? {
         Ok(begun) => begun,
         Err(then) => return Ok(Turn::then(then)),
     };
     let deadline_ms =
         step.timeout_ms.filter(|_| !calls_tool(step)).map(|ms| moment.now_ms.saturating_add(ms));
-    finish(Memo::new(actor, Vec::new(), deadline_ms), draft, &look, then)
+    finish(Memo::new(actor, round, deadline_ms), draft, &look, then)
 }
 
 /// Of a step that calls its own tool the timeout is that of the call.

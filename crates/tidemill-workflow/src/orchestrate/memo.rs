@@ -26,6 +26,9 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Memo {
     v: u32,
+    /// How often the step has been begun anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) round: u32,
     /// Keys of the children that have not ended.
     pub(super) open: Vec<String>,
     /// When the step times out as a whole, in Unix milliseconds.
@@ -74,12 +77,24 @@ struct Known {
     v: Option<u32>,
     #[serde(default)]
     open: Vec<String>,
+    #[serde(default)]
+    round: u32,
+    /// The round to begin with, and nothing else to remember.
+    #[serde(default)]
+    anew: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(round: &u32) -> bool {
+    *round == 0
 }
 
 impl Memo {
     /// A memo that remembers nothing but this.
-    pub(super) const fn new(actor: Actor, open: Vec<String>, deadline_ms: Option<u64>) -> Self {
-        Self { v: VERSION, open, deadline_ms, alarm: None, generation: 0, actor }
+    pub(super) fn new(actor: Actor, round: u32, deadline_ms: Option<u64>) -> Self {
+        // alarms of before, of a step begun anew, are none of its own
+        let generation = u64::from(round) << 32;
+        Self { v: VERSION, round, open: Vec::new(), deadline_ms, alarm: None, generation, actor }
     }
 
     /// Reads a memo; otherwise says how the step ends.
@@ -126,6 +141,18 @@ fn corrupt(error: &serde_json::Error) -> Then {
 
 pub(super) fn open_children(memo: &[u8]) -> Vec<String> {
     serde_json::from_slice::<Known>(memo).map(|known| known.open).unwrap_or_default()
+}
+
+/// The memo of a step that is to begin anew after one that remembered this.
+pub(super) fn anew(memo: Option<&[u8]>) -> Vec<u8> {
+    let known = memo.and_then(|memo| serde_json::from_slice::<Known>(memo).ok());
+    let round = known.map_or(0, |known| known.anew.unwrap_or(known.round)).saturating_add(1);
+    format!("{{\"v\":{VERSION},\"open\":[],\"anew\":{round}}}").into_bytes()
+}
+
+/// The round that a memo says to begin.
+pub(super) fn begins_anew(memo: &[u8]) -> Option<u32> {
+    serde_json::from_slice::<Known>(memo).ok()?.anew
 }
 
 /// A JSON text as it is; an empty one is null.

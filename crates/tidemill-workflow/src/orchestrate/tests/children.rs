@@ -3,7 +3,7 @@ use tidemill_protocol::RunState;
 
 use super::bench::ended;
 use super::{Bench, block, step, template, workflow};
-use crate::orchestrate::{Event, Then, open_children};
+use crate::orchestrate::{Event, Then, anew, begins_anew, open_children};
 use crate::plan::{Action, Branch, Child, ForEach, PlanStep, Tolerance};
 
 fn each(child: Child, items: &Value, (concurrency, tolerate): (u32, Tolerance)) -> PlanStep {
@@ -249,4 +249,37 @@ fn an_item_that_is_gone_fails_the_step() {
     bench.forget_items();
     bench.succeeded("0", "1");
     assert_eq!(bench.failure(), ("failed", "lost_item", "item 1 is not in Redis any more"));
+}
+
+#[test]
+fn a_step_that_is_begun_anew_has_other_children() {
+    let mut bench = Bench::begun(two_vendors());
+    bench.failed("slow");
+    let before = bench.memo.clone();
+    for round in 1..=2 {
+        let asked = bench.asked.len();
+        bench.memo = Some(anew(bench.memo.as_deref()));
+        assert_eq!(bench.memo.as_deref().and_then(begins_anew), Some(round));
+        bench.open.clear();
+        bench.look();
+        let keys = [format!("slow-{round}"), format!("fast-{round}")];
+        assert_eq!(&bench.keys()[asked..], keys);
+        assert_eq!(bench.memo.as_deref().and_then(begins_anew), None);
+    }
+    bench.mail = vec![ended("fast", RunState::Succeeded, "1"), ended("slow-1", RunState::Succeeded, "1")];
+    assert_eq!(bench.look().then, Then::Wait, "those of before mean nothing");
+    bench.succeeded("fast-2", "2");
+    assert_eq!(bench.output(), json!({ "winner": "fast", "output": 2 }));
+    assert_eq!(bench.cancelled, ["slow-2"]);
+    assert_eq!(anew(None), anew(before.as_deref()));
+}
+
+#[test]
+fn items_that_are_begun_anew_are_kept_by_their_index() {
+    let mut bench = Bench::new(each(block("s"), &json!([7, 8]), (1, Tolerance::Count(0))));
+    bench.memo = Some(anew(None));
+    bench.look();
+    bench.succeeded("0-1", "1");
+    bench.succeeded("1-1", "2");
+    assert_eq!(bench.output(), json!([1, 2]));
 }
