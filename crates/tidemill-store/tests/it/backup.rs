@@ -324,6 +324,9 @@ async fn a_large_run_that_never_stands_still_comes_back_whole() {
         saved
     };
     let ((), saved) = tokio::join!(working, saving);
+    let begun_anew =
+        |bytes: &[u8]| zstd::decode_all(bytes).unwrap().windows(6).any(|word| word == b"\xa5Again");
+    assert!(saved.iter().any(|(bytes, _)| begun_anew(bytes)), "it moved while it was read in pieces");
     for (at, (bytes, checked)) in saved.into_iter().enumerate() {
         assert_eq!((checked.counts.runs, &*checked.faults), (1, &[][..]), "backup {at}");
         let (target, _) = restored(&pool, &bytes, 1).await;
