@@ -7,6 +7,7 @@
     reason = "what a test needs and does not get ends the test"
 )]
 
+mod backup;
 mod cli;
 mod cron;
 mod dead;
