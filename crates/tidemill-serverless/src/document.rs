@@ -20,6 +20,8 @@ pub struct Document {
     pub version: Option<String>,
     /// For people.
     pub title: Option<String>,
+    /// Whether lifecycle events are published: `document.metadata.lifecycleEvents`.
+    pub(crate) announces: bool,
     /// The document itself, as expressions see it.
     pub(crate) definition: Value,
     /// Tasks; the first is the document as a whole.

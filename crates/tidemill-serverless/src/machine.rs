@@ -4,6 +4,7 @@
 //! a stack of frames in the memo, so a turn begins where the last one stopped, and a crash between two turns loses nothing:
 //! the turn is taken again from the same memo and the same events, and asks for the same children by the same keys.
 
+mod announce;
 mod begin;
 mod catch;
 mod data;
@@ -125,6 +126,7 @@ pub(crate) fn advance(document: &Document, moment: &Moment<'_>) -> Result<Turn, 
         return Ok(machine.last_turn(end));
     }
     if is_new {
+        machine.announce_workflow("started", &machine.started());
         let raw = machine.input.clone();
         machine.work.push_back((MAIN, Next::Enter { task: ROOT, raw }));
     }
@@ -236,6 +238,7 @@ impl Machine<'_> {
     fn turn(mut self) -> Turn {
         let mut alarm_ms = self.next_due_ms();
         if let Some(end) = self.end.take() {
+            self.announce_end(&end);
             // what was asked for only now and is awaited by nobody any more is not started at all
             let unstarted = self.children.extract_if(.., |child| !child.detached).map(|child| child.key);
             let unstarted: Vec<String> = unstarted.collect();

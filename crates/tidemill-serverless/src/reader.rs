@@ -77,9 +77,9 @@ fn document(reader: &mut Reader<'_>, fields: &Fields<'_>, root: &Node) -> Docume
     if let Some(place) = reader.tasks.get_mut(ROOT) {
         *place = Some(task);
     }
-    let About { namespace, name, version, title } = about;
+    let About { namespace, name, version, title, announces } = about;
     let tasks = std::mem::take(&mut reader.tasks).into_iter().flatten().collect();
-    Document { namespace, name, version, title, definition: root.to_value(), tasks }
+    Document { namespace, name, version, title, announces, definition: root.to_value(), tasks }
 }
 
 #[derive(Default)]
@@ -88,6 +88,7 @@ struct About {
     name: String,
     version: Option<String>,
     title: Option<String>,
+    announces: bool,
 }
 
 fn about(reader: &mut Reader<'_>, node: &Node) -> Option<About> {
@@ -104,13 +105,14 @@ fn about(reader: &mut Reader<'_>, node: &Node) -> Option<About> {
     let title = reader.optional(&fields, "title", Reader::text);
     reader.optional(&fields, "summary", Reader::text);
     reader.optional(&fields, "tags", |reader, node| reader.any_object(node));
-    reader.optional(&fields, "metadata", |reader, node| reader.any_object(node));
+    let metadata = reader.optional(&fields, "metadata", |reader, node| reader.any_object(node));
+    let announces = metadata.is_some_and(|metadata| metadata.get("lifecycleEvents") == Some(&true.into()));
     let workflow = workflow_name(&namespace, &name);
     if workflow.len() > LONGEST {
         let message = format!("`{workflow}`, namespace and name, is longer than {LONGEST} characters");
         reader.inside("name", |reader| reader.problem(ProblemCode::BadValue, message));
     }
-    Some(About { namespace, name, version, title })
+    Some(About { namespace, name, version, title, announces })
 }
 
 fn dsl(reader: &mut Reader<'_>, node: &Node) -> Option<()> {

@@ -53,13 +53,18 @@ impl Machine<'_> {
         let transformed = self.made(&task.input, &spot)?;
         let until_ms = task.timeout_ms.map(|timeout_ms| now_ms.saturating_add(timeout_ms));
         let frame = Frame { task: id, started_ms: now_ms, until_ms, raw, transformed, doing: Doing::Begun };
-        let next = self.begin(thread, task, &frame);
-        match next {
+        self.announce_task("started", id, ("startedAt", self.now()));
+        match self.begin(thread, task, &frame) {
             Ok((doing, next)) => {
                 self.push(thread, Frame { doing, ..frame });
                 Ok(next)
             }
-            Err(stop) => Err(stop),
+            Err(stop) => {
+                if let Stop::Fault(fault) = &stop {
+                    self.announce_task("faulted", id, ("error", fault.to_value()));
+                }
+                Err(stop)
+            }
         }
     }
 

@@ -23,12 +23,13 @@ impl Machine<'_> {
         while let Some(frame) = self.memory.threads.get_mut(&thread).and_then(|thread| thread.frames.pop()) {
             let task = document.task(frame.task);
             let (Some(task), Doing::Try { .. }) = (task, &frame.doing) else {
+                self.announce_task("faulted", frame.task, ("error", fault.to_value()));
                 self.give_up(frame);
                 continue;
             };
             let Action::Try(attempt) = &task.action else { continue };
             match self.caught(thread, (task, attempt), &frame, &fault) {
-                Ok(Caught::No) => {}
+                Ok(Caught::No) => self.announce_task("faulted", frame.task, ("error", fault.to_value())),
                 Ok(Caught::Again { delay_ms }) => return Ok(self.try_later(thread, frame, delay_ms)),
                 Ok(Caught::Handled) => return Ok(self.handle(thread, attempt, frame, fault)),
                 // the error of a condition takes the place of the one that it was asked about

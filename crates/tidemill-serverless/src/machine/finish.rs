@@ -31,6 +31,7 @@ impl Machine<'_> {
             self.memory.context = context;
         }
         let output = output.clone();
+        self.announce_task("completed", frame.task, ("completedAt", self.now()));
         Ok(Next::Leave { output, flow: flow.unwrap_or(task.then) })
     }
 

@@ -19,6 +19,33 @@ fn an_emitted_event_is_whole_and_goes_out_before_the_end() {
 }
 
 #[test]
+fn a_document_can_tell_of_its_life() {
+    let tasks = "- a: { set: { x: 1 } }\n- b: { try: [ { c: { raise: { error: { type: 'urn:x', status: 1 } } } } ], catch: {} }";
+    let text =
+        document(tasks).replace("version: '0.1.0'", "version: '0.1.0', metadata: { lifecycleEvents: true }");
+    let mut host = Host::new(&text, &json!({}));
+    assert_eq!(host.run(), Ended::Output(json!({"x": 1})));
+    let told = host.published.iter().map(|event| {
+        let kind = event["type"].as_str().expect("a type").trim_start_matches("io.serverlessworkflow.");
+        format!("{} {}", kind.trim_end_matches(".v1"), event["data"]["task"].as_str().unwrap_or("-"))
+    });
+    let expected = [
+        "workflow.started -",
+        "task.started /do/0/a",
+        "task.completed /do/0/a",
+        "task.started /do/1/b",
+        "task.started /do/1/b/try/0/c",
+        "task.faulted /do/1/b/try/0/c",
+        "task.completed /do/1/b",
+        "workflow.completed -",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let mut quiet = Host::new(&document(tasks), &json!({}));
+    quiet.run();
+    assert_eq!(quiet.published, Vec::<serde_json::Value>::new());
+}
+
+#[test]
 fn an_event_without_a_type_is_an_error() {
     let tasks = "- a: { emit: { event: { with: { source: s, type: \"${ .kind }\" } } } }";
     let Ended::Fault(fault) = Host::new(&document(tasks), &json!({})).run() else { panic!("it was emitted") };
