@@ -75,7 +75,7 @@ pub async fn restore<R: Read>(store: &Store, input: R, target: Target) -> Result
     restore.put_jobs().await?;
     for partition in store.partitions() {
         let mut done = Cmd::new();
-        done.arg("DEL").arg(partition.keys().restored());
+        done.arg("UNLINK").arg(partition.keys().restored());
         partition.link().query::<i64>("ending a restore", &done).await?;
     }
     Ok(restore.restored)
