@@ -1,5 +1,6 @@
 //! A workflow that has been checked as a whole: ready to be run.
 
+mod ancestors;
 mod compile;
 mod draw;
 mod goto;

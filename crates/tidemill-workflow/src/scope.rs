@@ -1,6 +1,10 @@
 //! What an expression sees: JSON texts borrowed from whoever holds them, read only where an expression asks for them.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::rc::Rc;
+
+use serde_json::value::RawValue;
 
 use crate::expr::{Fault, Members, Val, read};
 use crate::template::References;
@@ -92,6 +96,14 @@ impl<'a> Scope<'a> {
     /// The text of a local; null where it is not there.
     pub(crate) fn local(&self, name: &str) -> &'a [u8] {
         self.locals.iter().find(|(known, _)| *known == name).map_or(NOTHING, |(_, text)| text_or_null(text))
+    }
+
+    /// The text of a member of the record of a step around the block, as it was given.
+    pub(crate) fn outer(&self, id: &str, member: &str) -> Option<&'a [u8]> {
+        type Texts<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+        let records: Texts<'a> = serde_json::from_slice(self.local("outer")).ok()?;
+        let record: Texts<'a> = serde_json::from_str(records.get(id)?.get()).ok()?;
+        record.get(member).map(|text| text.get().as_bytes())
     }
 
     fn local_value(&self, name: &str) -> Result<Val, Fault> {

@@ -119,23 +119,26 @@ struct Slot {
 }
 
 /// A document whose text answers the expression as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Splice {
     Input,
     Output(u32),
     Error(u32),
     Item,
     Local(&'static str),
+    /// Of a step around the block, its output or error.
+    Outer(Arc<str>, &'static str),
 }
 
 impl Splice {
-    fn text<'a>(self, scope: &Scope<'a>) -> &'a [u8] {
+    fn text<'a>(&self, scope: &Scope<'a>) -> &'a [u8] {
         let text = match self {
             Self::Input => Some(scope.input),
-            Self::Output(step) => scope.step(step).output,
-            Self::Error(step) => scope.step(step).error,
+            Self::Output(step) => scope.step(*step).output,
+            Self::Error(step) => scope.step(*step).error,
             Self::Item => Some(scope.item.map_or_else(|| scope.local("item"), |(_, item)| item)),
             Self::Local(name) => Some(scope.local(name)),
+            Self::Outer(id, member) => scope.outer(id, member),
         };
         text_or_null(text.unwrap_or_default()).trim_ascii()
     }
@@ -235,14 +238,14 @@ impl Renderer<'_, '_> {
                 self.push(text);
                 self.check("the template")
             }
-            Piece::Value(slot) => match slot.splice {
+            Piece::Value(slot) => match &slot.splice {
                 Some(splice) => {
                     self.push(splice.text(self.scope));
                     self.check(slot.filter.source())
                 }
                 None => self.evaluate(slot, references, false),
             },
-            Piece::Text(slot) => match slot.splice.map(|splice| splice.text(self.scope)) {
+            Piece::Text(slot) => match slot.splice.as_ref().map(|splice| splice.text(self.scope)) {
                 Some(b"null") if slot.is_strict => self.evaluate(slot, references, true),
                 // The inside of a JSON string is escaped already.
                 Some([b'"', inside @ .., b'"']) => {

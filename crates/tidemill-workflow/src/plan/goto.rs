@@ -29,10 +29,7 @@ impl Gotos {
         let needs = graph.needs_of(step).iter().copied();
         let elsewhere = |need: &u32| self.from.get(need).is_some_and(|to| *to != step);
         let mut found: Vec<u32> = needs.filter(elsewhere).collect();
-        if !found.is_empty() {
-            let ancestors = graph.ancestors(step);
-            found.retain(|need| self.from.get(need).is_none_or(|to| !ancestors.contains(to)));
-        }
+        found.retain(|need| self.from.get(need).is_none_or(|to| !graph.waits_for(step, *to)));
         found
     }
 }
@@ -76,7 +73,7 @@ impl Compiler<'_> {
             self.problem(&path(entry), ProblemCode::UnknownStepReference, graph.unknown(id));
             return None;
         };
-        if to == at || graph.ancestors(at).contains(&to) {
+        if to == at || graph.waits_so_far(at, to) {
             let message =
                 format!("step `{id}` comes before this one; to run something again, use `repeat` or `retry`");
             self.problem(&path(entry), ProblemCode::Cycle, message);

@@ -1,9 +1,16 @@
 //! Who needs whom: circles, and what lies upstream of a step.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::ancestors::Ancestors;
 use crate::nearest::nearest;
+
+/// Most circles that are told.
+const MOST_CIRCLES: usize = 20;
+/// So often a name that does not exist is compared with all that do.
+const MOST_HINTS: u32 = 100;
 
 /// Steps by index, with edges both ways.
 #[derive(Debug, Default)]
@@ -14,6 +21,10 @@ pub(super) struct Graph {
     pub(super) dependents: Vec<Vec<u32>>,
     /// How many of the steps are ordinary ones; those behind come at the end of a run, and nobody needs them.
     pub(super) main: u32,
+    /// How often names were asked for to compare with.
+    hints: Cell<u32>,
+    /// What lies upstream of what, found when first asked for; there is no answer while there are circles.
+    known: OnceCell<Option<Ancestors>>,
 }
 
 impl Graph {
@@ -23,11 +34,12 @@ impl Graph {
             index.entry(Arc::clone(id)).or_insert(at);
         }
         let (needs, dependents) = (vec![Vec::new(); ids.len()], vec![Vec::new(); ids.len()]);
-        Self { ids, index, needs, dependents, main }
+        Self { ids, index, needs, dependents, main, hints: Cell::new(0), known: OnceCell::new() }
     }
 
     /// Adds that `step` needs `need`; both exist.
     pub(super) fn add(&mut self, step: u32, need: u32) {
+        self.known.take();
         if let (Some(needs), Some(dependents)) =
             (self.needs.get_mut(step as usize), self.dependents.get_mut(need as usize))
         {
@@ -49,14 +61,24 @@ impl Graph {
         self.index.get(id).copied().filter(|step| *step < self.main)
     }
 
+    /// The ids of ordinary steps, for suggestions; none when they were asked for often: a definition in which so much is wrong
+    /// would take minutes to compare.
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        let asked = self.hints.get();
+        self.hints.set(asked.saturating_add(1));
+        let all = self.ids.get(..self.main as usize).unwrap_or(&self.ids);
+        if asked < MOST_HINTS { all } else { &[] }
+    }
+
     /// That there is no step of this id, with the nearest that there is.
     pub(super) fn unknown(&self, id: &str) -> String {
-        let hint = nearest(id, self.ids.iter().take(self.main as usize).map(AsRef::as_ref))
+        let hint = nearest(id, self.names().iter().map(AsRef::as_ref))
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         format!("there is no step `{id}`{hint}")
     }
 
-    /// Circles, each as the steps on it; every step that is part of one, or behind one, is explained by these.
+    /// Circles, each as the steps on it; every step that is part of one, or behind one, is explained by these, as long as they
+    /// are few.
     pub(super) fn cycles(&self) -> Vec<Vec<u32>> {
         let mut cycles = Vec::new();
         let mut left = self.unordered(&HashSet::new());
@@ -64,6 +86,9 @@ impl Graph {
         while let Some(cycle) = self.cycle_in(&left) {
             broken.extend(cycle.iter().copied());
             cycles.push(cycle);
+            if cycles.len() == MOST_CIRCLES {
+                break;
+            }
             left = self.unordered(&broken);
         }
         cycles
@@ -109,15 +134,45 @@ impl Graph {
         }
     }
 
-    /// All steps that a step waits for, directly or not.
-    pub(super) fn ancestors(&self, step: u32) -> HashSet<u32> {
-        let mut found = HashSet::new();
+    /// All steps that a step waits for, directly or not, in their order.
+    pub(super) fn ancestors(&self, step: u32) -> Vec<u32> {
+        match self.known() {
+            Some(known) => known.steps(step).collect(),
+            None => self.walked(step),
+        }
+    }
+
+    /// Whether a step waits for another, directly or not.
+    pub(super) fn waits_for(&self, step: u32, other: u32) -> bool {
+        self.needs_of(step).contains(&other)
+            || match self.known() {
+                Some(known) => known.contains(step, other),
+                None => self.walked(step).contains(&other),
+            }
+    }
+
+    /// The same while edges are still added.
+    pub(super) fn waits_so_far(&self, step: u32, other: u32) -> bool {
+        self.walked(step).contains(&other)
+    }
+
+    fn known(&self) -> Option<&Ancestors> {
+        self.known.get_or_init(|| Ancestors::of(self)).as_ref()
+    }
+
+    fn walked(&self, step: u32) -> Vec<u32> {
+        let mut seen = vec![false; self.ids.len()];
+        let mut found = Vec::new();
         let mut open = self.needs_of(step).to_vec();
         while let Some(step) = open.pop() {
-            if found.insert(step) {
+            if let Some(seen) = seen.get_mut(step as usize)
+                && !std::mem::replace(seen, true)
+            {
+                found.push(step);
                 open.extend(self.needs_of(step));
             }
         }
+        found.sort_unstable();
         found
     }
 }

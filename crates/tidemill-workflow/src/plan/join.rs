@@ -52,6 +52,9 @@ impl PlanStep {
     /// When the counters of its needs make it fire.
     #[must_use]
     pub fn fires_when(&self) -> Fires {
+        if self.after.is_some() {
+            return Fires { ended: 1, ok: 0 };
+        }
         let ended = u32::try_from(self.needs.len()).unwrap_or(u32::MAX);
         let ok = match self.join {
             Join::All => 0,

@@ -1,14 +1,12 @@
 //! The place of an expression: which steps and which locals it sees.
 
-use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::graph::Graph;
 use crate::template::{Around, Found};
 
 /// The place of an expression in a list of steps, and the place of that list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Spot<'g> {
     graph: &'g Graph,
     sees: Sees,
@@ -16,8 +14,6 @@ pub(super) struct Spot<'g> {
     is_closing: bool,
     /// The place of the step whose block this is.
     around: Option<&'g Self>,
-    /// Found when first asked for something that is no direct need.
-    ancestors: OnceCell<HashSet<u32>>,
 }
 
 /// Which steps of the list are upstream.
@@ -71,7 +67,7 @@ impl Locals {
 impl<'g> Spot<'g> {
     fn new(graph: &'g Graph, sees: Sees, around: Option<&'g Self>) -> Self {
         let locals = around.map_or_else(Locals::default, |around| Locals { output: false, ..around.locals });
-        Self { graph, sees, locals, is_closing: false, around, ancestors: OnceCell::new() }
+        Self { graph, sees, locals, is_closing: false, around }
     }
 
     /// A step's.
@@ -101,11 +97,7 @@ impl<'g> Spot<'g> {
 
     /// The same place, where there are these locals, too.
     pub(super) fn with(&self, locals: Locals) -> Self {
-        Self { locals: self.locals.and(locals), ..self.clone() }
-    }
-
-    fn ancestors(&self, step: u32) -> &HashSet<u32> {
-        self.ancestors.get_or_init(|| self.graph.ancestors(step))
+        Self { locals: self.locals.and(locals), ..*self }
     }
 }
 
@@ -122,10 +114,8 @@ impl Around for Spot<'_> {
     fn is_upstream(&self, step: &Found) -> bool {
         match step {
             Found::Own(step, _) => match self.sees {
-                Sees::Needs(own) => {
-                    self.graph.needs_of(own).contains(step) || self.ancestors(own).contains(step)
-                }
-                Sees::Past(own) => own == *step || self.ancestors(own).contains(step),
+                Sees::Needs(own) => self.graph.waits_for(own, *step),
+                Sees::Past(own) => own == *step || self.graph.waits_for(own, *step),
                 Sees::Before(end) => *step < end,
                 Sees::Nothing => false,
             },
@@ -138,8 +128,8 @@ impl Around for Spot<'_> {
     fn upstream(&self) -> Vec<Found> {
         let own = |step: u32| Found::Own(step, self.graph.id(step));
         let mut found: Vec<Found> = match self.sees {
-            Sees::Needs(step) => self.ancestors(step).iter().copied().map(own).collect(),
-            Sees::Past(step) => self.ancestors(step).iter().copied().chain([step]).map(own).collect(),
+            Sees::Needs(step) => self.graph.ancestors(step).into_iter().map(own).collect(),
+            Sees::Past(step) => self.graph.ancestors(step).into_iter().chain([step]).map(own).collect(),
             Sees::Before(end) => (0..end).map(own).collect(),
             Sees::Nothing => Vec::new(),
         };
@@ -151,7 +141,7 @@ impl Around for Spot<'_> {
     }
 
     fn ids(&self) -> Vec<Arc<str>> {
-        let mut ids = self.graph.ids.clone();
+        let mut ids = self.graph.names().to_vec();
         ids.extend(self.around.into_iter().flat_map(Around::ids));
         ids
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tidemill_protocol::RetryPolicy;
 
-use super::wait::{Approval, Wait};
+use super::wait::{Approval, Signal, Wait};
 use super::{ChosenBy, ForEach};
 use crate::definition::Join;
 use crate::expr::{ExprError, Fault, Limits};
@@ -159,6 +159,18 @@ impl PlanStep {
             undo: None,
             after: None,
             one_at_a_time: false,
+        }
+    }
+
+    /// The signal that it waits for, at once or behind its tool.
+    #[must_use]
+    pub fn signal(&self) -> Option<&Signal> {
+        let ((Action::Wait(wait), _) | (_, Some(wait))) = (&self.action, &self.then_wait) else {
+            return None;
+        };
+        match wait {
+            Wait::Signal(signal) => Some(signal),
+            Wait::For(_) | Wait::Until { .. } => None,
         }
     }
 

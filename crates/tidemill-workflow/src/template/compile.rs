@@ -312,16 +312,18 @@ impl<'b> Builder<'b> {
     }
 
     fn splice(&self, path: &[String]) -> Option<Splice> {
-        let own = |id: &str| match self.around.step(id) {
-            Some(Found::Own(step, _)) => Some(step),
-            _ => None,
-        };
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["input"] => Some(Splice::Input),
             ["item"] if self.around.has("item") => Some(Splice::Item),
-            ["steps", id, "output"] => own(id).map(Splice::Output),
-            ["steps", id, "error"] => own(id).map(Splice::Error),
+            ["steps", id, member @ ("output" | "error")] => {
+                self.around.step(id).map(|step| match (step, *member) {
+                    (Found::Own(step, _), "output") => Splice::Output(step),
+                    (Found::Own(step, _), _) => Splice::Error(step),
+                    (Found::Outer(id), "output") => Splice::Outer(id, "output"),
+                    (Found::Outer(id), _) => Splice::Outer(id, "error"),
+                })
+            }
             [name] => self.placed.iter().find(|placed| *placed == name).copied().map(Splice::Local),
             _ => None,
         }

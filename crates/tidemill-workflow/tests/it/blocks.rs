@@ -130,6 +130,26 @@ fn what_stands_around_is_handed_down_to_the_innermost_block() {
 }
 
 #[test]
+fn whole_documents_reach_a_block_byte_for_byte() {
+    let plan = plan(
+        "name: w\nsteps:\n  - { id: a, tool: echo }\n  - id: b\n    needs: [a]\n    steps:\n      \
+         - { id: c, steps: [{ id: d, tool: echo, with: \"${ .steps.a.output }\" }] }\n      \
+         - { id: e, tool: echo, with: \"${ .steps.a.error }\" }\n",
+    );
+    let exact = b"{\"n\": 123456789012345678901234567890, \"x\":1.50}";
+    let limits = Limits::default();
+    let done = StepView { state: "succeeded", output: Some(exact), error: None };
+    let scope = Scope { steps: vec![(0, done)], ..Scope::default() };
+    let outer = child(&plan.steps[1]).outer.as_ref().unwrap().render(&scope, &limits).unwrap();
+    let block = plan.block("b").unwrap();
+    let scope = Scope { locals: vec![("outer", &outer)], ..Scope::default() };
+    assert_eq!(block.steps[1].with.render(&scope, &limits).unwrap(), b"null");
+    let inner = child(&block.steps[0]).outer.as_ref().unwrap().render(&scope, &limits).unwrap();
+    let scope = Scope { locals: vec![("outer", &inner)], ..Scope::default() };
+    assert_eq!(plan.block("b/c").unwrap().steps[0].with.render(&scope, &limits).unwrap(), exact);
+}
+
+#[test]
 fn a_block_that_reads_nothing_is_given_nothing() {
     let plan = plan(
         "name: w\nsteps:\n  - { id: a, tool: echo }\n  - { id: b, needs: [a], steps: [{ id: c, tool: echo }] }\n",

@@ -487,3 +487,29 @@ fn parse_alone_tells_only_what_single_members_show() {
     assert!(problems.has(ProblemCode::UnknownTool) && problems.has(ProblemCode::UnknownNeed));
     assert!(Plan::from_source(text, "w", &Tools).is_err());
 }
+
+#[test]
+fn a_definition_in_which_all_is_wrong_is_refused_in_time() {
+    let step = |at: usize| json!({ "id": format!("step{at}"), "tool": "echo", "needs": [format!("stop{at}")], "with": format!("${{ .steps.stap{at} }}") });
+    let steps: Vec<_> = (0..5_000).map(step).collect();
+    // each name compared with all others, this takes minutes
+    let problems = problems(&json!({ "name": "w", "steps": steps }).to_string());
+    assert_eq!(problems.len(), 10_000);
+    assert!(problems.iter().next().unwrap().message.contains("did you mean `step0`?"));
+    let circles = (0..5_000)
+        .map(|at| json!({ "id": format!("s{at}"), "tool": "echo", "needs": [format!("s{}", at ^ 1)] }));
+    let problems = crate::problems(&json!({ "name": "w", "steps": circles.collect::<Vec<_>>() }).to_string());
+    assert_eq!(problems.len(), 20);
+}
+
+#[test]
+fn ten_thousand_steps_are_compiled_in_time() {
+    let step = |at: usize| {
+        let needs: Vec<String> = (at.saturating_sub(3)..at).map(|need| format!("s{need}")).collect();
+        let with =
+            if at < 4 { "${ .input }".to_owned() } else { format!("${{ .steps.s{}.output }}", at - 4) };
+        json!({ "id": format!("s{at}"), "tool": "echo", "needs": needs, "with": with })
+    };
+    let plan = plan(&json!({ "name": "w", "steps": (0..10_000).map(step).collect::<Vec<_>>() }).to_string());
+    assert_eq!((plan.steps.len(), plan.sinks()), (10_000, &[9_999][..]));
+}
