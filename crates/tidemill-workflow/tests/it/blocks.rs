@@ -449,3 +449,39 @@ fn bad_loops_are_refused() {
         assert!(first.message.contains(message), "{members}: {first}");
     }
 }
+
+#[test]
+fn blocks_are_drawn_around_their_steps() {
+    let plan = plan(
+        "name: w\nsteps:\n  - { id: a, tool: echo, on_error: { goto: z }, compensate: { tool: echo } }\n  \
+         - { id: b, needs: [a], steps: [{ id: c, tool: echo }, { id: d, wait: { for_ms: 1 }, needs: [c] }] }\n  \
+         - { id: r, needs: [b], race: [{ id: x, tool: echo }, { id: y, workflow: other }] }\n  \
+         - { id: q, needs: [r], approval: {} }\n  - { id: z, workflow: fix, repeat: { until: true } }\n",
+    );
+    let mermaid = plan.to_mermaid();
+    for line in [
+        "    subgraph n1[\"b<br/>steps\"]",
+        "        n1_0_0[\"c<br/>echo\"]",
+        "        n1_0_1([\"d<br/>wait\"])",
+        "        n1_0_0 --> n1_0_1",
+        "        n2_1[[\"other\"]]",
+        "    n3[/\"q<br/>approval\"/]",
+        "    n4[[\"z<br/>fix (repeat)\"]]",
+        "    n0 -->|failed| n4",
+        "    n0 --> n1",
+        "    n0 -.->|undo| n5",
+    ] {
+        assert!(mermaid.lines().any(|drawn| drawn == line), "{line} is not in\n{mermaid}");
+    }
+    let dot = plan.to_dot();
+    for line in [
+        "    n1 [label=\"b\\nsteps\", shape=component];",
+        "    subgraph \"cluster_b\" {",
+        "        n1_0_0 -> n1_0_1;",
+        "    n1 -> n1_0_0 [style=dotted];",
+        "    n0 -> n4 [label=\"failed\"];",
+        "    n0 -> n5 [label=\"undo\", style=dashed];",
+    ] {
+        assert!(dot.lines().any(|drawn| drawn == line), "{line} is not in\n{dot}");
+    }
+}

@@ -138,6 +138,20 @@ fn numbered(steps: &mut Value, next: &mut u32) {
     }
 }
 
+/// Puts a value in the place of one of those below, counted in the order of the text.
+fn spoil(value: &mut Value, at: &mut usize, by: &Value) -> bool {
+    if *at == 0 {
+        *value = by.clone();
+        return true;
+    }
+    *at -= 1;
+    match value {
+        Value::Array(values) => values.iter_mut().any(|value| spoil(value, at, by)),
+        Value::Object(members) => members.values_mut().any(|value| spoil(value, at, by)),
+        _ => false,
+    }
+}
+
 /// What strings with braces are made of.
 const BRACES: &[&str] = &[
     "{{ input.x }}",
@@ -317,6 +331,26 @@ proptest! {
         let (mermaid, dot) = (plan.to_mermaid(), plan.to_dot());
         prop_assert_eq!(mermaid.matches("subgraph").count(), mermaid.matches("    end\n").count());
         prop_assert_eq!(dot.matches('{').count(), dot.matches('}').count());
+    }
+
+    #[test]
+    fn a_spoilt_workflow_is_compiled_or_refused(
+        steps in prop::collection::vec(steps_of_all_kinds(), 1..4),
+        spoils in prop::collection::vec((1..80_usize, prop::sample::select(vec![
+            json!(null), json!(0), json!("s0"), json!("s1"), json!([]), json!({}), json!(true), json!(["s1", "s2"]), json!("${ .steps.s1.output }"),
+            json!({ "goto": "s2" }), json!({ "of": "s0" }), json!([{ "default": ["s1"] }]),
+        ])), 1..4),
+    ) {
+        let mut steps = Value::from(steps);
+        numbered(&mut steps, &mut 0);
+        let mut definition = json!({ "name": "w", "steps": steps, "finally": [{ "id": "end", "tool": "echo" }] });
+        for (mut at, by) in spoils {
+            spoil(&mut definition, &mut at, &by);
+        }
+        match Plan::from_source(&definition.to_string(), "w", &crate::Tools) {
+            Ok(plan) => prop_assert!(plan.steps.len() >= plan.main() as usize),
+            Err(problems) => prop_assert!(problems.iter().all(|problem| problem.line == 1 && !problem.message.is_empty())),
+        }
     }
 
     #[test]
