@@ -114,6 +114,7 @@ pub const PARTITION: &[Kind] = &[
     kind("workflow", "workflow:", Type::Hash, Fate::Copied(Walk::Last, Goes::ByNumber)),
     kind("versions", "versions:", Type::Hash, Fate::Copied(Walk::Last, Goes::ByNumber)),
     kind("workflow_changes", "workflow_changes", Type::Stream, Fate::Copied(Walk::Last, Goes::ByNumber)),
+    kind("operations", "operations", Type::Stream, Fate::Copied(Walk::Last, Goes::ByNumber)),
     kind("mode", "mode", Type::Hash, Fate::Copied(Walk::Last, Goes::ByNumber)),
     kind("mode_changes", "mode_changes", Type::Stream, Fate::Copied(Walk::Last, Goes::ByNumber)),
     kind("mode_runs", "mode_runs", Type::Hash, Fate::Copied(Walk::Last, Goes::ByNumber)),
