@@ -22,7 +22,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde_json::Value;
 use tidemill_protocol::StepState;
-use tidemill_workflow::orchestrate::{Alarm, ChildRequest, ChildTarget, Event, Moment, Then, Turn};
+use tidemill_workflow::orchestrate::{
+    Alarm, ChildRequest, ChildTarget, Event, Moment, Then, Turn, begins_anew,
+};
 use tidemill_workflow::{ExprError, Fault as ExprFault};
 
 pub(crate) use listening::signal_of;
@@ -102,12 +104,11 @@ pub(crate) fn advance(document: &Document, moment: &Moment<'_>) -> Result<Turn, 
     };
     let text = if moment.scope.input.is_empty() { b"null" } else { moment.scope.input };
     let Ok(input) = serde_json::from_slice(text) else { return Ok(broken("the input")) };
-    let (memory, is_new) = match moment.memo {
-        None => (Memory::new(moment.now_ms), true),
-        Some(memo) => match serde_json::from_slice(memo) {
-            Ok(memory) => (memory, false),
-            Err(_) => return Ok(broken("the memo")),
-        },
+    let round = moment.memo.map_or(Some(0), begins_anew);
+    let (memory, is_new) = match (round, moment.memo.map(serde_json::from_slice)) {
+        (Some(round), _) => (Memory::new(moment.now_ms, round), true),
+        (None, Some(Ok(memory))) => (memory, false),
+        (None, _) => return Ok(broken("the memo")),
     };
     let mut machine = Machine {
         document,
@@ -196,7 +197,10 @@ impl Machine<'_> {
 
     /// Asks for a child; gives its key.
     fn ask(&mut self, name: &str, target: ChildTarget, input: &Value, detached: bool) -> String {
-        let key = format!("{}.{name}", self.memory.next_child);
+        let mut key = format!("{}.{name}", self.memory.next_child);
+        if self.memory.round > 0 {
+            key.push_str(&format!("-{}", self.memory.round));
+        }
         self.memory.next_child += 1;
         if !detached {
             self.memory.open.push(key.clone());

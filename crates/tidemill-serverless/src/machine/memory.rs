@@ -24,6 +24,9 @@ pub(super) struct Memory {
     pub(super) threads: BTreeMap<ThreadId, Thread>,
     pub(super) next_thread: ThreadId,
     pub(super) next_child: u64,
+    /// How often the document was begun anew by hand: children of then must not be taken for those of now.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub(super) round: u32,
     pub(super) next_event: u64,
     /// Of the alarm.
     pub(super) generation: u64,
@@ -164,8 +167,13 @@ pub(super) struct Listening {
     pub(super) at: Option<(usize, Value)>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_first(round: &u32) -> bool {
+    *round == 0
+}
+
 impl Memory {
-    pub(super) fn new(now_ms: u64) -> Self {
+    pub(super) fn new(now_ms: u64, round: u32) -> Self {
         let main = Thread { parent: None, frames: Vec::new() };
         Self {
             open: Vec::new(),
@@ -174,6 +182,7 @@ impl Memory {
             threads: BTreeMap::from([(MAIN, main)]),
             next_thread: MAIN + 1,
             next_child: 0,
+            round,
             next_event: 0,
             generation: 0,
             ending: None,

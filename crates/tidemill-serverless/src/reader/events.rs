@@ -13,6 +13,9 @@ use crate::document::{
 use crate::dynamic::Dynamic;
 use crate::machine::signal_of;
 
+/// The longest type of an event that is listened for.
+const LONGEST_TYPE: usize = 200;
+
 pub(super) fn emit(reader: &mut Reader<'_>, node: &Node) -> Option<Action> {
     let fields = reader.object(node, &["event"], &[])?;
     reader.required(&fields, "event", |reader, node| {
@@ -132,6 +135,10 @@ fn filter(reader: &mut Reader<'_>, node: &Node) -> Option<EventFilter> {
         reader.inside("with", |reader| reader.problem(ProblemCode::NotSupported, message));
         return None;
     };
+    if kind.len() > LONGEST_TYPE || kind.is_empty() || kind.contains(char::is_whitespace) {
+        let message = format!("`type` must be 1 to {LONGEST_TYPE} characters, none of them a space");
+        reader.inside("with", |reader| reader.bad_value(message));
+    }
     let attributes = reader.required(&fields, "with", |reader, node| {
         attribute_names(reader, node);
         let mut attributes = Vec::new();

@@ -280,3 +280,13 @@ fn branches_that_fail_one_after_the_other_fail_the_fork() {
         assert_eq!(fault["status"], json!(408), "{compete}");
     }
 }
+
+#[test]
+fn a_document_that_is_begun_anew_asks_for_children_of_other_keys() {
+    let mut host = Host::new(&document("- a: { call: echo, with: { n: 1 } }"), &json!({})).answering(|_, _| None);
+    assert_eq!(host.run(), Ended::Stuck);
+    let before = host.open();
+    host.anew();
+    assert_eq!(host.run(), Ended::Stuck);
+    assert_eq!((before, host.open()), (vec!["0.a".to_owned()], vec!["0.a-1".to_owned()]));
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidemill_protocol::RunState;
-use tidemill_workflow::orchestrate::{ChildTarget, Event, Moment, Then, Turn};
+use tidemill_workflow::orchestrate::{ChildTarget, Event, Moment, Then, Turn, anew, open_children};
 use tidemill_workflow::{Limits, Plan, RunView, Scope, ToolCatalog, advance};
 
 /// A time that is easy to read: 2026-11-21T12:00:00Z.
@@ -157,6 +157,17 @@ impl<'h> Host<'h> {
         self.whys.push(turn.why);
         self.memo = Some(turn.memo);
         None
+    }
+
+    /// Somebody has it begin again from the start.
+    pub fn anew(&mut self) {
+        self.memo = self.memo.as_deref().map(|memo| anew(Some(memo)));
+        self.waiting.clear();
+    }
+
+    /// Children that have not ended, as the memo tells.
+    pub fn open(&self) -> Vec<String> {
+        open_children(self.memo.as_deref().unwrap_or_default())
     }
 
     fn look(&self, events: &[Event]) -> Turn {

@@ -156,6 +156,15 @@ fn shapes_that_the_dsl_does_not_have_are_refused() {
 }
 
 #[test]
+fn types_of_events_are_such_as_signals_can_carry() {
+    let long = "x".repeat(201);
+    for kind in ["a b", long.as_str(), "\"\""] {
+        let text = format!("{{ listen: {{ to: {{ one: {{ with: {{ type: {kind} }} }} }} }} }}");
+        task(&text, "listen.to.one.with", ProblemCode::BadValue, "space");
+    }
+}
+
+#[test]
 fn functions_that_call_themselves_are_refused() {
     let text = "document: { dsl: 1.0.0, namespace: n, name: d, version: 1.0.0 }\nuse:\n  functions:\n    one: { do: [ { x: { call: two } } ] }\n    two: { call: one }\ndo: [ { a: { call: one } } ]\n";
     let found = problems(text);

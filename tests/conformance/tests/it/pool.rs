@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tidemill_protocol::RunState;
 use tidemill_runtime::health::Health;
 use tidemill_runtime::metrics::Metrics;
 use tidemill_runtime::tasks::{OnFailure, Tasks};
 use tidemill_scheduler::{Scheduler, Setup};
-use tidemill_store::{RunRecord, Store};
+use tidemill_store::{RunRecord, StopRun, Store};
 use tidemill_testkit::RedisServer;
 use tidemill_tool::{Registry, ToolEntry};
 use tidemill_worker::{Settings, Worker};
@@ -100,6 +101,48 @@ impl Pool {
             panic!("run {id} did not end: {found:#?}; letters: {letters:#?}");
         }
         found.expect("it was found")
+    }
+
+    /// Waits until a run stands in a state that `wanted` accepts.
+    async fn stands(&self, id: &str, what: &str, wanted: impl Fn(&RunRecord) -> bool) {
+        let done = tidemill_testkit::wait_until(LONG, &format!("run {id} {what}"), async || {
+            self.store.home().run(id).await.ok().flatten().is_some_and(|run| wanted(&run))
+        })
+        .await;
+        if done.is_err() {
+            panic!("run {id} is not {what}: {:#?}", self.store.home().run(id).await);
+        }
+    }
+
+    /// Waits until a run waits.
+    pub(crate) async fn waiting(&self, id: &str) {
+        self.stands(id, "waiting", |run| run.state == RunState::Waiting).await;
+    }
+
+    /// Waits until a run has begun.
+    pub(crate) async fn known(&self, id: &str) {
+        self.stands(id, "known", |_| true).await;
+    }
+
+    /// How many runs a run has asked for.
+    pub(crate) async fn children(&self, id: &str) -> usize {
+        let keys = self.server.cli(&["KEYS", &format!("tm:{{0}}:run:{id}~*")]).await.expect("Redis answers");
+        keys.lines().filter(|line| !line.is_empty()).count()
+    }
+
+    pub(crate) async fn cancel(&self, id: &str) {
+        let stop = StopRun {
+            id,
+            to: RunState::Cancelled,
+            who: "test",
+            code: "cancelled",
+            reason: "a test wants it",
+            only_past_deadline: false,
+            spares: false,
+            by_force: false,
+        };
+        let stopped = self.store.home().stop_run(&stop).await.expect("Redis answers");
+        assert_eq!(stopped, Some(true), "{id} was under way");
     }
 
     /// The events that were published, the oldest first.
