@@ -9,6 +9,7 @@
 mod admission_laws;
 mod backup;
 mod cache;
+mod conflicts;
 mod contract;
 mod definitions;
 mod docs;
