@@ -255,10 +255,12 @@ async fn what_is_no_work_comes_back_too() {
 async fn expanded(pool: &Pool, worker: &mut Claimer, total: u64, concurrency: u64) -> Vec<ClaimedEntry> {
     let both = begun(pool, worker, "r1").await;
     settle(pool, &[outcome(&both[1].entry, "r1", 1, StepState::Succeeded)]).await;
-    let items = pool.keys().items("r1", 0);
-    let script =
-        "for i = 0, ARGV[1] - 1 do redis.call('HSET', KEYS[1], 'i' .. i, '{\"item\":' .. i .. '}') end";
-    pool.cli(&["EVAL", script, "1", &items, &total.to_string()]).await;
+    let names: Vec<String> = (0..total).map(|item| format!("i{item}")).collect();
+    for names in names.chunks(1_000) {
+        let inputs: Vec<(String, &[u8])> =
+            names.iter().map(|name| (name.clone(), &b"{\"n\":1}"[..])).collect();
+        pool.home().write_items("r1", 0, &inputs, 600_000).await.unwrap();
+    }
     let expansion = Expansion {
         entry: &both[0].entry,
         run: "r1",
