@@ -104,7 +104,7 @@ impl Partition {
         let mut ask = Cmd::new();
         ask.arg("HGET").arg(self.keys().mode()).arg("mode");
         let word: Option<String> = self.link().query("asking for the execution mode", &ask).await?;
-        Ok(word.map_or(ExecutionMode::default(), |word| {
+        Ok(word.map_or_else(ExecutionMode::default, |word| {
             ExecutionMode::parse(&word).unwrap_or_else(|| {
                 tracing::warn!(
                     word,
@@ -130,7 +130,7 @@ impl Partition {
             .map_err(|_| Error::Corrupt("the mode has not six fields".to_owned()))?;
         let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
         Ok(PoolMode {
-            mode: mode.as_deref().map_or(Ok(ExecutionMode::default()), known)?,
+            mode: mode.as_deref().map(known).transpose()?.unwrap_or_default(),
             before: before.as_deref().map(known).transpose()?,
             version: number(version).unwrap_or(0),
             since_ms: number(since),

@@ -57,15 +57,21 @@ impl Said {
 pub(crate) struct Cli {
     url: String,
     partitions: u32,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Cli {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), partitions: 1 }
+        Self { url: url.into(), partitions: 1, variables: Vec::new() }
     }
 
     pub(crate) fn with_partitions(mut self, partitions: u32) -> Self {
         self.partitions = partitions;
+        self
+    }
+
+    pub(crate) fn with_variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
         self
     }
 
@@ -78,7 +84,7 @@ impl Cli {
             }
         }
         command.env("TIDEMILL_REDIS_URL", &self.url).env("TIDEMILL_PARTITIONS", self.partitions.to_string());
-        command.args(arguments).kill_on_drop(true);
+        command.envs(self.variables.iter().copied()).args(arguments).kill_on_drop(true);
         command
     }
 

@@ -6,6 +6,7 @@ mod cron;
 mod duties;
 mod groups;
 mod lines;
+mod modes;
 mod pool;
 mod reclaim;
 mod start;
