@@ -208,6 +208,8 @@ async fn the_same_two_hundred_workflows_give_the_same_in_all_four_modes() {
         assert_eq!(pool.mode_of(&format!("{name}-hybrid")).await, "", "the default is not written");
     }
     assert!(states["succeeded"] > 100 && states["failed"] > 3 && states["compensated"] == 1, "{states:?}");
+    assert_eq!(pool.mode_of("block-classic~b.0").await, "classic", "children go the way of their parent");
+    assert_eq!(pool.mode_of("block-hybrid~b.0").await, "");
     let figures = pool.store.home().mode_figures().await.unwrap();
     assert!(figures.executions.keys().eq(["classic", "hybrid", "optimized", "state_machine"].iter()));
 }
