@@ -9,7 +9,7 @@ for program in redis-server python3; do
 done
 if [ -z "${BIN_DIR:-}" ]; then
   echo "building tidemill; the first time takes some minutes" >&2
-  (cd "$root" && cargo build --quiet --locked --bin tidemill)
+  (cd "$root" && cargo build --locked -p tidemill-cli --bin tidemill) >&2
   BIN_DIR=${CARGO_TARGET_DIR:-$root/target}/debug
 fi
 PATH=$(cd "$BIN_DIR" && pwd):$PATH

@@ -26,7 +26,7 @@ class Reports(http.server.BaseHTTPRequestHandler):
         times = list(asked.values())[int(number) - 1]
         if rest:
             print(f"report {number} is fetched")
-            return self.answer(200, {"title": "Tides of 2026", "pages": 42})
+            return self.answer(200, {"pages": 42, "title": "Tides of 2026"})
         times.append(time.monotonic())
         waited = "" if len(times) == 1 else f", {'early' if times[-1] - times[-2] < 0.3 else 'in time'}"
         done = len(times) >= ROUNDS
