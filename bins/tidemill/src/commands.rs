@@ -1,5 +1,6 @@
 //! The commands, one file each, and how they are started.
 
+mod approve;
 mod audit;
 mod backup;
 mod cancel;
@@ -15,9 +16,12 @@ mod mode;
 mod queues;
 mod request;
 mod result;
+mod retry;
 mod run;
 mod runs;
 mod service;
+mod signal;
+mod skip;
 mod status;
 mod tools;
 mod verify;
@@ -43,6 +47,8 @@ Examples:
   tidemill workflow publish order.yaml && tidemill run order --input @order.json
   tidemill status <id> --watch                       a run's steps as a tree, live
   tidemill why <id>                                  what is it waiting for?
+  tidemill approvals                                 who is asked what? `approve` and `reject` answer
+  tidemill retry <id>                                a failed run again, from what failed
   tidemill service set openai limits.requests=600/1m concurrency=50
   tidemill service top                               rates, use, waits and breakers of all services, live
   tidemill runs --state failed --since 24h           find runs by state, workflow, label, tenant and time
@@ -97,6 +103,14 @@ enum Command {
     Result(result::Arguments),
     Why(why::Arguments),
     Cancel(cancel::Arguments),
+    Signal(signal::Arguments),
+    Approve(approve::ApproveArguments),
+    Reject(approve::RejectArguments),
+    Approvals(approve::ListArguments),
+    Retry(retry::RetryArguments),
+    Rerun(retry::RerunArguments),
+    Skip(skip::Arguments),
+    Operations(skip::OperationsArguments),
     Audit(audit::Arguments),
     History(history::Arguments),
     Verify(verify::Arguments),
@@ -199,6 +213,14 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Result(arguments) => Box::pin(result::run(context, arguments)).await,
         Command::Why(arguments) => Box::pin(why::run(context, arguments)).await,
         Command::Cancel(arguments) => Box::pin(cancel::run(context, arguments)).await,
+        Command::Signal(arguments) => Box::pin(signal::run(context, arguments)).await,
+        Command::Approve(arguments) => Box::pin(approve::approve(context, arguments)).await,
+        Command::Reject(arguments) => Box::pin(approve::reject(context, arguments)).await,
+        Command::Approvals(arguments) => Box::pin(approve::list(context, arguments)).await,
+        Command::Retry(arguments) => Box::pin(retry::retry(context, arguments)).await,
+        Command::Rerun(arguments) => Box::pin(retry::rerun(context, arguments)).await,
+        Command::Skip(arguments) => Box::pin(skip::run(context, arguments)).await,
+        Command::Operations(arguments) => Box::pin(skip::operations(context, arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(context, arguments)).await,
         Command::History(arguments) => Box::pin(history::run(context, arguments)).await,
         Command::Verify(arguments) => Box::pin(verify::run(context, arguments)).await,

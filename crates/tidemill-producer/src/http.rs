@@ -12,6 +12,7 @@ mod jobs;
 mod listener;
 mod mode;
 mod openapi;
+mod operate;
 mod pool;
 mod query;
 mod results;
@@ -93,6 +94,13 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(runs::audit))
         .routes(routes!(history::show))
         .routes(routes!(runs::cancel))
+        .routes(routes!(operate::signal))
+        .routes(routes!(operate::decide))
+        .routes(routes!(operate::questions))
+        .routes(routes!(operate::retry))
+        .routes(routes!(operate::rerun))
+        .routes(routes!(operate::skip))
+        .routes(routes!(operate::operations))
         .routes(routes!(events::follow))
         .routes(routes!(results::result))
         .routes(routes!(pool::queues))

@@ -10,6 +10,7 @@ pub mod http;
 pub mod intake;
 pub mod metric_names;
 pub mod modes;
+pub mod operate;
 mod rate_limit;
 mod refusal;
 pub mod search;

@@ -27,6 +27,11 @@ const RATE_LIMITED: MetricName = MetricName::new(
     "Requests refused because their client asks too often (`producer.rate_limit`)",
     &[],
 );
+const OPERATIONS: MetricName = MetricName::new(
+    "tidemill_operations",
+    "Things done by hand over HTTP (`signal`, `approve`, `reject`, `cancel`, `retry`, `rerun`, `skip`, `pause`, `resume`)",
+    &["kind"],
+);
 const BATCH_LINES: MetricName = MetricName::new("tidemill_producer_batch_lines", "Lines of a batch", &[]);
 const REQUEST_SECONDS: MetricName = MetricName::new(
     "tidemill_producer_request_seconds",
@@ -35,7 +40,7 @@ const REQUEST_SECONDS: MetricName = MetricName::new(
 );
 
 /// The names of this crate, for the page that lists them.
-pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, DEFINITIONS_REFUSED, RATE_LIMITED, BATCH_LINES, REQUEST_SECONDS];
+pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, DEFINITIONS_REFUSED, RATE_LIMITED, OPERATIONS, BATCH_LINES, REQUEST_SECONDS];
 
 const LINES: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 
@@ -46,6 +51,7 @@ pub struct Meters {
     refused: Labelled<Counter>,
     turned_away: Labelled<Counter>,
     definitions_refused: Labelled<Counter>,
+    operations: Labelled<Counter>,
     pub(crate) rate_limited: Counter,
     pub(crate) batch_lines: Histogram,
     request_seconds: Labelled<Histogram, tidemill_runtime::metrics::Buckets>,
@@ -65,6 +71,7 @@ impl Meters {
             refused: metrics.counters(REFUSED),
             turned_away: metrics.counters(TURNED_AWAY),
             definitions_refused: metrics.counters(DEFINITIONS_REFUSED),
+            operations: metrics.counters(OPERATIONS),
             rate_limited: metrics.counter(RATE_LIMITED),
             batch_lines: metrics.histogram(BATCH_LINES, LINES),
             request_seconds: metrics.histograms(REQUEST_SECONDS, SECONDS),
@@ -86,6 +93,10 @@ impl Meters {
 
     pub(crate) fn definition_refused(&self, refusal: &Refusal) {
         self.definitions_refused.with(&[refusal.code.as_str()]).inc();
+    }
+
+    pub(crate) fn operated(&self, kind: &str) {
+        self.operations.with(&[kind]).inc();
     }
 
     pub(crate) fn answered(&self, route: &str, status: u16, seconds: f64) {

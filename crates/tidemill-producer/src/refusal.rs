@@ -63,8 +63,12 @@ codes! {
     UnknownGroup = "unknown_group", 404, "No such group has runs";
     /// No such step.
     UnknownStep = "unknown_step", 404, "The run has no such step";
+    /// No step of the run waits for such a signal.
+    UnknownSignal = "unknown_signal", 404, "No step of the run waits for such a signal";
     /// No such service.
     UnknownService = "unknown_service", 404, "No such service is defined";
+    /// Somebody else may do this.
+    NotAllowed = "not_allowed", 403, "Others may do this";
     /// The path does not take this method.
     MethodNotAllowed = "method_not_allowed", 405, "The path does not take this method";
     /// The client sent too slowly.
@@ -77,6 +81,16 @@ codes! {
     Conflict = "conflict", 409, "It stands otherwise than the request expects";
     /// The mode was never switched.
     NothingToRollBack = "nothing_to_roll_back", 409, "There is nothing to go back to";
+    /// The step asks nothing, or waits for nothing.
+    NotWaiting = "not_waiting", 409, "The step does not wait for this";
+    /// A worker runs the step.
+    StepRuns = "step_runs", 409, "A worker runs the step";
+    /// The step has not become ready.
+    StepPending = "step_pending", 409, "The step's turn has not come";
+    /// The run has not ended.
+    StillRuns = "still_runs", 409, "The run has not ended";
+    /// There is nothing to be done again.
+    NothingToRetry = "nothing_to_retry", 409, "There is nothing to be done again";
     /// There is no such move.
     IllegalMove = "illegal_move", 409, "The version cannot become that";
     /// Runs of the version are under way.
@@ -97,6 +111,8 @@ codes! {
     UnsupportedType = "unsupported_type", 415, "The body's content type is not supported here";
     /// The workflow's schema refuses the input.
     InvalidInput = "invalid_input", 422, "The workflow refuses this input";
+    /// The payload of a signal does not fit.
+    InvalidPayload = "invalid_payload", 422, "The step that waits refuses this payload";
     /// The definition has problems.
     InvalidWorkflow = "invalid_workflow", 422, "The workflow definition has problems";
     /// The definition of a service has problems.
@@ -105,6 +121,8 @@ codes! {
     QueueFull = "queue_full", 429, "The queue is full";
     /// The job's service would let it wait too long.
     ServiceBusy = "service_busy", 429, "The service would let the job wait too long";
+    /// The run keeps as many signals as it may.
+    TooManySignals = "too_many_signals", 429, "The run keeps as many signals as it may";
     /// The client asks too often.
     TooManyRequests = "too_many_requests", 429, "The client asks more often than it may";
     /// A fault of the producer itself.

@@ -87,6 +87,15 @@ pub struct LetterView {
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What was used of a budget; nothing where there is none.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct SpentView {
+    /// Steps, items and rounds that have ended.
+    pub steps: u64,
+    /// What calls said that they cost, in millionths.
+    pub cost_micros: u64,
+}
+
 /// A run with its steps.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunView {
@@ -104,10 +113,14 @@ pub struct RunView {
     pub due_at_ms: Option<u64>,
     /// Its owner.
     pub tenant: Option<String>,
+    /// How its steps are carried out: `classic`, `state_machine`, `optimized` or `hybrid`; absent before it has started.
+    pub mode: Option<&'static str>,
     /// Its W3C trace context.
     pub traceparent: Option<String>,
     /// The run that asked for it.
     pub parent: Option<String>,
+    /// The run that it does again, or a part of it.
+    pub source: Option<String>,
     /// What it is found by.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: tidemill_protocol::Labels,
@@ -115,6 +128,8 @@ pub struct RunView {
     pub group: Option<String>,
     /// Where it stands in its group, while it waits there for its turn.
     pub place: Option<crate::groups::GroupPlace>,
+    /// What was used of its budget by it and all that it started.
+    pub spent: SpentView,
     /// Steps that have ended.
     pub steps_done: u64,
     /// Its input.
@@ -153,6 +168,8 @@ pub struct StepView {
     pub due_at_ms: Option<u64>,
     /// Where it waits for its turn, while it is parked in a line.
     pub line: Option<LineView>,
+    /// What it waits for, while it is `waiting`.
+    pub why: Option<String>,
     /// Who runs it, or ran it last.
     pub worker: Option<String>,
     /// Its error: `code` and `message`.

@@ -151,7 +151,7 @@ fn not_started(state: &str, ahead: u64) -> String {
 }
 
 fn is_in_flight(step: &StepView) -> bool {
-    matches!(step.state.as_str(), "ready" | "running" | "parked" | "retrying")
+    matches!(step.state.as_str(), "ready" | "running" | "parked" | "retrying" | "waiting")
 }
 
 async fn step_sentence(store: &Store, partition: &Partition, step: &StepView) -> Result<String, Refusal> {
@@ -164,6 +164,10 @@ async fn step_sentence(store: &Store, partition: &Partition, step: &StepView) ->
         ("running", None) => {
             let worker = step.worker.as_deref().unwrap_or("unknown");
             format!("step {name} runs on worker {worker} (attempt {})", step.attempt)
+        }
+        ("waiting", _) => {
+            let what = step.why.as_deref().unwrap_or("waits");
+            format!("step {name} {what}")
         }
         ("retrying", _) => format!("step {name} failed attempt {} and waits for the next", step.attempt),
         ("parked", _) => match &step.line {

@@ -52,18 +52,23 @@ impl Workflows {
         Self { store, cache: Mutex::default() }
     }
 
-    /// The plan of `name@version`, wherever that stands in its life, or of `name`: its newest active version, else its newest.
+    /// The plan of `name@version` or of its block `name@version#path`, wherever that stands in its life, or of `name`: its newest active version, else its newest.
     /// Compiled when first asked for.
     ///
     /// # Errors
     /// No such workflow is published, its definition cannot be read or is damaged, or Redis is not available.
     pub async fn plan(&self, target: &str) -> Result<Arc<Plan>, Refusal> {
-        let asked = target_of(target)?;
+        let (whole, block) = target.split_once('#').map_or((target, None), |(whole, path)| (whole, Some(path)));
+        let asked = target_of(whole)?;
         let version = match asked.version {
             Some(version) => version,
             None => self.version_to_show(asked.name).await?,
         };
-        self.known(asked.name, version).await.map(|known| known.plan)
+        let plan = self.known(asked.name, version).await?.plan;
+        match block {
+            None => Ok(plan),
+            Some(path) => plan.block(path).cloned().ok_or_else(|| unknown(target, "it has no such block")),
+        }
     }
 
     /// The version that a plain name shows.
@@ -162,6 +167,18 @@ impl Workflows {
             Startable::Archived => Code::WorkflowArchived,
         };
         Err(Refusal::new(code, sentence.unwrap_or_default()))
+    }
+
+    /// Checks an input of a run of exactly this version, wherever that stands in its life.
+    ///
+    /// # Errors
+    /// It is no JSON, or the workflow refuses it.
+    pub async fn check_redo(&self, workflow: &str, input: &str) -> Result<(), Refusal> {
+        let asked = target_of(workflow)?;
+        let version = asked.version.ok_or_else(|| unknown(workflow, "it names no version"))?;
+        serde_json::from_str::<serde::de::IgnoredAny>(input)
+            .map_err(|error| Refusal::new(Code::InvalidJson, format!("the input cannot be read: {error}")))?;
+        fits(&self.known(asked.name, version).await?, Some(input))
     }
 
     async fn never_heard(&self, name: &str) -> Result<Refusal, Refusal> {

@@ -39,7 +39,8 @@ impl AuditRecord {
     }
 }
 
-/// The stored record of a step: `state attempt ready started ended worker entry queue`, a dash for nothing.
+/// The stored record of a step: `state attempt ready started ended worker entry queue`, a dash for nothing; behind it, where it has
+/// ended with an output, that output's checksum in hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepRecord {
     /// The stored state (`running` is stored only for a `for_each`; a claimed step is `ready` until it settles).
@@ -58,6 +59,9 @@ pub struct StepRecord {
     pub entry: Option<String>,
     /// Its queue.
     pub queue: String,
+    /// The checksum of its output ([`checksum`](crate::checksum)).
+    #[serde(skip)]
+    pub sum: Option<u32>,
 }
 
 impl StepRecord {
@@ -78,6 +82,10 @@ impl StepRecord {
             worker: words.next()?.map(ToOwned::to_owned),
             entry: words.next()?.map(ToOwned::to_owned),
             queue: words.next()??.to_owned(),
+            sum: match words.next().flatten() {
+                None => None,
+                Some(sum) => Some(u32::from_str_radix(sum, 16).ok()?),
+            },
         })
     }
 }

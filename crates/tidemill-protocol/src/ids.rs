@@ -135,6 +135,12 @@ impl EntryId {
         })
     }
 
+    /// The id before all that Redis makes.
+    #[must_use]
+    pub fn first() -> Self {
+        Self("0-0".to_owned())
+    }
+
     /// When Redis made the entry, in Unix milliseconds.
     #[must_use]
     pub fn ms(&self) -> u64 {

@@ -83,6 +83,8 @@ pub struct Extras {
     pub line_score: Option<String>,
     /// What a run that another asked for carries.
     pub child: Option<Box<ChildExtras>>,
+    /// The run whose ended steps it is given, and the step from which it is done again: `<run>` or `<run> <step>`.
+    pub source: Option<String>,
 }
 
 /// What a run that another asked for carries.
@@ -378,6 +380,7 @@ fn extra(extras: &mut Extras, name: &[u8], value: Bytes) -> Result<(), Malformed
         b"_parent" => extras.child_mut().parent = Some(text("_parent", value)?),
         b"_block" => extras.child_mut().block = Some(text("_block", value)?),
         b"_locals" => extras.child_mut().locals = Some(value),
+        b"_source" => extras.source = Some(text("_source", value)?),
         b"_score" => extras.line_score = Some(text("_score", value)?),
         name if name.starts_with(b"_") => {}
         name => {

@@ -2,6 +2,7 @@
 //! results, dead letters, audit records and error codes. Pure: no clock, no network, no Redis.
 
 mod audit;
+mod checksum;
 mod fold;
 mod ids;
 mod job;
@@ -16,6 +17,7 @@ mod timeline;
 mod work;
 
 pub use audit::{AuditRecord, StepRecord};
+pub use checksum::{checksum, seal, unseal};
 pub use fold::{Course, Flaw, Fold, RUN_SUBJECT, item_of};
 pub use ids::{
     CHILD, EntryId, InvalidName, MAX_CHILD_ID_BYTES, MAX_ID_BYTES, check_any_id, check_id, check_queue,

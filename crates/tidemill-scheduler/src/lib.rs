@@ -6,6 +6,7 @@
 
 mod auditor;
 mod context;
+mod courier;
 mod cron;
 mod error;
 mod expirer;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auditor::Auditor;
 use crate::context::Context;
+use crate::courier::Courier;
 use crate::cron::CronDuty;
 use crate::expirer::Expirer;
 use crate::groups::duty::Groups;
@@ -175,6 +176,9 @@ impl Scheduler {
         self.duty(tasks, CronDuty::new(context.clone(), self.crons.clone()), exact(1_000));
         for partition in context.partitions() {
             self.duty(tasks, Reclaimer::new(context.clone(), partition), every(settings.watch_ms));
+        }
+        for partition in context.partitions() {
+            self.duty(tasks, Courier::new(context.clone(), partition), exact(200));
         }
         self.duty(tasks, Expirer::new(context.clone()), every(settings.expire_ms));
         let retention = Retention::new(context.clone(), self.retention.clone());

@@ -3,7 +3,9 @@
 //! One starter per partition, since each blocks inside Redis on a connection of its own. What it claimed and has not handed to a
 //! function yet is found again after any error by asking Redis what it holds, so a lost reply loses no run.
 
+mod again;
 mod batch;
+mod budget;
 mod group;
 mod marks;
 mod request;
@@ -108,7 +110,9 @@ impl Starter {
                 Err(refusal) => refusals.push(*refusal),
             }
         }
-        let prepared = self.enter(prepared, &mut refusals).await?;
+        let prepared = self.give_ends(prepared, &mut refusals).await?;
+        let mut prepared = self.enter(prepared, &mut refusals).await?;
+        self.hand_down(&mut prepared).await?;
         for batch in batches(&prepared, self.context.settings.start_batch) {
             refusals.extend(self.start(batch).await?);
         }
@@ -200,10 +204,9 @@ impl Starter {
             if plans.contains_key(&request.plan_key()) {
                 continue;
             }
-            // a block belongs to a run that has begun, whatever became of its version since
-            let found = match request.block() {
-                Some(_) => self.context.plans.of(request.workflow()).await.map(ToStart::begun),
-                None => self.context.plans.to_start(request.workflow()).await,
+            let found = match request.has_begun() {
+                true => self.context.plans.of(request.workflow()).await.map(ToStart::begun),
+                false => self.context.plans.to_start(request.workflow()).await,
             };
             let plan = match found {
                 Ok(ToStart { plan, state }) => {

@@ -136,7 +136,7 @@ pub(crate) async fn tell_parent(
 }
 
 /// The id of a step, for the audit; a plan that cannot be had anymore leaves its number.
-async fn step_name(context: &Context, workflow: &str, step: u32) -> Result<String, Error> {
+pub(crate) async fn step_name(context: &Context, workflow: &str, step: u32) -> Result<String, Error> {
     let plan = plan_of(context, workflow).await?;
     let name = plan.as_ref().and_then(|plan| plan.step(step)).map(|step| step.id.to_string());
     Ok(name.unwrap_or_else(|| format!("#{step}")))

@@ -30,7 +30,8 @@ local function write_change(change)
   if change.n > 0 then redis.call('HSET', change.run, unpack(change.set, 1, change.n)) end
 end
 
--- A step's record: state attempt ready started ended worker entry queue; a dash stands for nothing.
+-- A step's record: state attempt ready started ended worker entry queue; a dash stands for nothing. Behind it, where it has ended with
+-- an output, that output's checksum.
 local function record(state, attempt, ready, started, ended, who, entry, queue)
   return state .. ' ' .. attempt .. ' ' .. ready .. ' ' .. started .. ' ' .. ended .. ' ' .. who .. ' ' .. entry .. ' ' .. queue
 end
@@ -38,7 +39,7 @@ end
 local function parse_record(text)
   if not text then return nil end
   local state, attempt, ready, started, ended, who, entry, queue =
-    string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
   if not state then return nil end
   return { state = state, attempt = attempt, ready = ready, started = started, ended = ended, who = who, entry = entry, queue = queue }
 end

@@ -4,9 +4,9 @@
 -- -3 run gone | -4 a key has another type (the entry went to the dead letters).
 -- Mode letters: k a success | f makes the run fail at its end | x fails the run now | s its output is the run's | d did not run |
 -- w steps of the run may wait | z something is done at the run's end | u the step is one of those that do it |
--- and what follows: o an output | e an error | m where the fan-out goes on | r the run has a result to publish.
+-- and what follows: o an output with its checksum | e an error | m where the fan-out goes on | r the run has a result to publish.
 -- Keys after the fixed ones: one stream per target queue, then per step (run, audit) and with r (result, reply).
--- Args after the fixed ones: one queue name per target, then per step the twelve named below, with o (output), with e (error,
+-- Args after the fixed ones: one queue name per target, then per step the twelve named below, with o (output, checksum), with e (error,
 -- code, reason), with m (more), and per dependent (step, name, ended, ok, target): it fires when its counters reach `ended` ends
 -- or `ok` successes.
 
@@ -18,7 +18,7 @@ local function mode_of(letters)
   if not mode then
     mode = {}
     for letter in string.gmatch(letters, '%a') do mode[letter] = true end
-    mode.extra = (mode.o and 1 or 0) + (mode.e and 3 or 0) + (mode.m and 1 or 0)
+    mode.extra = (mode.o and 2 or 0) + (mode.e and 3 or 0) + (mode.m and 1 or 0)
     MODES[letters] = mode
   end
   return mode
@@ -33,7 +33,7 @@ local function read_rest(args, at, mode)
   at = at + 12
   if mode.o then
     output = args[at]
-    at = at + 1
+    at = at + 2
   end
   if mode.e then
     error, code, reason = args[at], args[at + 1], args[at + 2]
@@ -118,7 +118,7 @@ local function record_end(change, fixed, of, mode, flight, done, failed)
   local args, now, who = fixed.args, change.now, fixed.who
   local step, name, to, attempt, started = args[of + STEP], args[of + NAME], args[of + TO], args[of + ATTEMPT], flight.started
   if mode.d then
-    note(change, name, 'ready', to, now, attempt, who)
+    note(change, name, flight.state, to, now, attempt, who)
   else
     if flight.state == 'ready' then
       local ran_ms = args[of + RAN_MS]
@@ -127,11 +127,13 @@ local function record_end(change, fixed, of, mode, flight, done, failed)
     end
     note(change, name, 'running', to, now, attempt, who)
   end
-  put(change, 's' .. step, record(to, attempt, flight.ready, started, now, who, '-', flight.queue))
+  local ended = record(to, attempt, flight.ready, started, now, who, '-', flight.queue)
+  put(change, 's' .. step, mode.o and ended .. ' ' .. args[of + 13] or ended)
   local output, error = read_rest(args, of, mode)
   if mode.o then put(change, 'o' .. step, output) end
   if mode.e then put(change, 'e' .. step, error) end
-  if change.flight then change.flight = change.flight - 1 end
+  -- what waits is not in flight
+  if change.flight and flight.state ~= 'waiting' then change.flight = change.flight - 1 end
   if mode.u then return 0, 0 end
   done = (tonumber(done) or 0) + 1
   put(change, 'd', whole(done))
@@ -154,7 +156,7 @@ local function settle_one(of, mode, fixed, key)
   local flight, entry = {}, nil
   if not carries_on then
     flight.state, flight.ready, flight.started, entry, flight.queue = parse_flight(found[5])
-    if entry ~= args[of] or not STEP_ENDED[to] or not STEP_MOVES[(mode.d and 'ready ' or 'running ') .. to] then return -1 end
+    if entry ~= args[of] or not STEP_ENDED[to] or not STEP_MOVES[(mode.d and flight.state or 'running') .. ' ' .. to] then return -1 end
   end
 
   local change = open_change(run, keys[key + 1], fixed.now, found[2])

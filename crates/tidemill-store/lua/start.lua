@@ -3,8 +3,22 @@
 -- for it has cancelled it since; the entry is dropped).
 -- Keys after the fixed ones: one stream per target queue, then per run (run, audit) and the sorted sets that it is entered in.
 -- Args after the fixed ones: one queue name per target, then per run: entry, id, workflow, deadline_ms (a duration, 0 none), how many
--- sets it is entered in, field count, fields…, root count, where a fan-out beyond them goes on ('' none), then (step, name, target)
--- per root.
+-- sets it is entered in, field count, fields…, how many steps it is given with their ends, (step, name, state, queue, who, checksum,
+-- output) per given step, root count, where a fan-out beyond them goes on ('' none), then (step, name, target) per root.
+
+-- A step that another run has done: its end is this run's from the beginning.
+local function give_end(change, step, name, state, queue, who, sum, output)
+  local text = record(state, '0', '-', '-', change.now, who, '-', queue)
+  put(change, 's' .. step, sum ~= '' and text .. ' ' .. sum or text)
+  if output ~= '' then put(change, 'o' .. step, output) end
+  note(change, name, 'pending', state, change.now, '0', who)
+  if change.n > 1000 then
+    -- Lua cannot pass many values to one command
+    write_change(change)
+    change.n, change.m, change.set, change.log = 0, 0, {}, {}
+  end
+end
+
 local function start(keys, args)
   local requests, live, started, labelled, cancelled = unpack(keys, 1, 5)
   local group, who, targets, runs = unpack(args, 1, 4)
@@ -18,6 +32,8 @@ local function start(keys, args)
     arg = arg + 6
     local first_field = arg
     arg = arg + tonumber(fields)
+    local given, first_given = tonumber(args[arg]), arg + 1
+    arg = first_given + given * 7
     local roots, more = tonumber(args[arg]), args[arg + 1]
     arg = arg + 2
     local exists = redis.call('EXISTS', run) == 1
@@ -39,6 +55,7 @@ local function start(keys, args)
         if args[f] == 'lb' then labels = args[f + 1] end
       end
       note(change, '@', 'queued', 'running', now, '0', who)
+      for g = first_given, first_given + given * 7 - 7, 7 do give_end(change, unpack(args, g, g + 6)) end
       for r = 0, roots - 1 do
         local step, name, target = unpack(args, arg + r * 3, arg + r * 3 + 2)
         target = tonumber(target)

@@ -23,7 +23,7 @@ end
 
 local function wait(keys, args)
   local stream, run, audit, mail, due, deferred, target, requests, events, ears = unpack(keys)
-  local group, who, entry, id, workflow, step, name, attempt, ran_ms, memo, member, alarm_ms, generation = unpack(args, 1, 13)
+  local group, who, entry, id, workflow, step, name, attempt, ran_ms, memo, member, alarm_ms, generation, why = unpack(args, 1, 14)
   local found, now = redis.call('HMGET', run, 'st', 'q', 'a', 'to', 's' .. step), now_ms()
   local state, was = found[1], parse_record(found[5])
   if state and (RUN_ENDED[state] or found[4]) then return -2 end
@@ -38,7 +38,8 @@ local function wait(keys, args)
   note(change, name, 'running', 'waiting', now, attempt, who)
   was.attempt = attempt
   put(change, 'w' .. step, memo)
-  local read, at = list(args, 14)
+  put(change, 'y' .. step, why)
+  local read, at = list(args, 15)
   local own, signals, published
   own, at = list(args, at)
   signals, at = list(args, at)

@@ -1,6 +1,7 @@
 //! One typed twin per function of the library, each beside the names that its Lua gives to keys and arguments.
 
 mod admission;
+mod budget;
 mod cache;
 mod deferral;
 mod duties;
@@ -9,6 +10,7 @@ mod jobs;
 mod lines;
 mod mending;
 mod modes;
+mod operations;
 mod runs;
 mod services;
 mod steps;
@@ -17,6 +19,7 @@ mod waits;
 
 pub(crate) use admission::enqueued;
 pub use admission::{Admission, Enqueued};
+pub use budget::{BudgetField, Spent};
 pub use deferral::{DeferState, Deferral, Due, Held, Released, Slot};
 pub use duties::{Beat, Firing};
 pub use groups::{Entered, Entrance, GroupCount, GroupMember, GroupRow, GroupVerdict, RefusedRun, WhenFull};
@@ -24,7 +27,8 @@ pub use jobs::{Burial, Completion};
 pub use lines::{CalledUp, Parking};
 pub use mending::Overlooked;
 pub(crate) use modes::Wanted as ModeWanted;
-pub use runs::{EndRun, Expansion, FinishRun, NewRun, RootStep, Started, StopRun};
+pub use operations::{Gift, Given};
+pub use runs::{EndRun, Expansion, FinishRun, GivenEnd, NewRun, RootStep, Started, StopRun};
 pub use services::{
     Answer, Author, CallOutcome, CallReport, CallRequest, Control, Correction, Exchange, Exchanged, Forecast,
     Hindrance, Notice, Outlook, TierUse,
@@ -85,10 +89,13 @@ pub(crate) const ALL: &[Function] = &[
     cache::DROP,
     cache::CLEAR,
     versions::MOVE_VERSION,
+    budget::SPEND,
     groups::ENTER,
     groups::LEAVE,
     groups::REFUSE,
     modes::SWITCH_MODE,
+    operations::GIVE,
+    operations::PAUSE,
     waits::WAIT,
     waits::DELIVER,
     waits::SIGNAL,

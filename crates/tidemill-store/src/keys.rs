@@ -281,6 +281,18 @@ impl Keys {
         self.key("mode_runs")
     }
 
+    /// Hash: what is paused: `workflow <name>` and `queue <name>`, with who, when and why. In the home partition.
+    #[must_use]
+    pub fn paused(&self) -> String {
+        self.key("paused")
+    }
+
+    /// Stream: what people did to runs, workflows and queues by hand. Bounded by count.
+    #[must_use]
+    pub fn operations(&self) -> String {
+        self.key("operations")
+    }
+
     /// Hash: cron entries by name, as JSON.
     #[must_use]
     pub fn crons(&self) -> String {

@@ -12,6 +12,7 @@ mod definitions;
 mod durability;
 mod endpoint;
 mod error;
+mod events;
 mod exclusive;
 mod functions;
 mod inspect;
@@ -23,6 +24,8 @@ mod lines;
 mod link;
 mod members;
 mod modes;
+mod operations;
+mod pauses;
 mod queues;
 mod records;
 mod search;
@@ -42,13 +45,15 @@ pub use definitions::{
 pub use durability::{Assurance, Durability};
 pub use endpoint::redact_url;
 pub use error::{Error, Fault, Remedy};
+pub use events::{Ear, PublishedEvent};
 pub use functions::{
-    Admission, Answer, Author, Beat, Burial, CallOutcome, CallReport, CallRequest, CalledUp, Closing,
-    Completion, Content, Control, Correction, DeferState, Deferral, Delivered, Dependent, Due, EndRun,
-    Enqueued, Entered, Entrance, Exchange, Exchanged, Expansion, FinishRun, Firing, Forecast, GroupCount,
-    GroupMember, GroupRow, GroupVerdict, Held, Hindrance, ItemOutcome, MOST_EARLY_SIGNALS, Mode, NewRun,
-    NewSignal, NextClosing, Notice, Outlook, Overlooked, Parking, RefusedRun, Released, RootStep, Settled,
-    Signalled, Slot, Started, StepLetter, StepOutcome, StopRun, TierUse, Waited, Waiting, WhenFull,
+    Admission, Answer, Author, Beat, BudgetField, Burial, CallOutcome, CallReport, CallRequest, CalledUp,
+    Closing, Completion, Content, Control, Correction, DeferState, Deferral, Delivered, Dependent, Due,
+    EndRun, Enqueued, Entered, Entrance, Exchange, Exchanged, Expansion, FinishRun, Firing, Forecast, Gift,
+    Given, GivenEnd, GroupCount, GroupMember, GroupRow, GroupVerdict, Held, Hindrance, ItemOutcome,
+    MOST_EARLY_SIGNALS, Mode, NewRun, NewSignal, NextClosing, Notice, Outlook, Overlooked, Parking,
+    RefusedRun, Released, RootStep, Settled, Signalled, Slot, Spent, Started, StepLetter, StepOutcome,
+    StopRun, TierUse, Waited, Waiting, WhenFull,
 };
 pub use inspect::{AuditPage, JobStatus};
 pub use keys::Keys;
@@ -59,8 +64,10 @@ pub use lines::{HeadRank, Place};
 pub use link::Link;
 pub use members::Member;
 pub use modes::{ModeChange, ModeFigures, ModeMove, ModeMoved, ModeTally, Performance, PoolMode};
+pub use operations::{Operation, OperationRecord};
+pub use pauses::{PauseAnswer, PauseNote, PauseOf, Paused};
 pub use queues::QueueDepth;
-pub use records::{RunRecord, RunSummary};
+pub use records::{ItemText, RunRecord, RunSummary};
 pub use search::{RunCursor, RunPage, RunQuery, RunRow};
 pub use services::{
     ApplyError, BreakerState, BudgetState, CatalogRead, Counters, LimitState, ServiceChange, Services,

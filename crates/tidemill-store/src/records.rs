@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use serde::Serialize;
-use tidemill_protocol::{AuditRecord, Labels, RunState, StepRecord};
+use tidemill_protocol::{AuditRecord, ExecutionMode, Labels, RunState, StepRecord, seal, unseal};
 
-use crate::{Error, Partition};
+use crate::{Error, Partition, Spent};
 
 /// A run with all its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub struct RunRecord {
     pub labels: Labels,
     /// The group that it belongs to.
     pub group: Option<String>,
+    /// How its steps are carried out.
+    pub mode: ExecutionMode,
+    /// What was used of its budget by it and all that it started.
+    pub spent: Spent,
     /// Its input, JSON text.
     pub input: Vec<u8>,
     /// Its output, JSON text.
@@ -52,6 +56,14 @@ pub struct RunRecord {
     pub outputs: BTreeMap<u32, Vec<u8>>,
     /// Errors of steps, JSON text.
     pub errors: BTreeMap<u32, String>,
+    /// The queue of the steps that name none, where the caller named one.
+    pub queue: Option<String>,
+    /// The run whose steps it was given.
+    pub source: Option<String>,
+    /// What steps that wait remember, JSON text.
+    pub memos: BTreeMap<u32, Vec<u8>>,
+    /// What they wait for, or waited for last, as a person reads it.
+    pub whys: BTreeMap<u32, String>,
     /// Items of a `for_each`: total, dispatched, ended, failed.
     pub items: BTreeMap<u32, [u64; 4]>,
 }
@@ -93,6 +105,8 @@ impl RunRecord {
             traceparent: None,
             labels: Labels::default(),
             group: None,
+            mode: ExecutionMode::default(),
+            spent: Spent::default(),
             input: Vec::new(),
             output: None,
             error: None,
@@ -102,6 +116,10 @@ impl RunRecord {
             steps: BTreeMap::new(),
             outputs: BTreeMap::new(),
             errors: BTreeMap::new(),
+            queue: None,
+            source: None,
+            memos: BTreeMap::new(),
+            whys: BTreeMap::new(),
             items: BTreeMap::new(),
         };
         let mut output_of = None;
@@ -114,8 +132,7 @@ impl RunRecord {
                 "usr" => run.user = Some(text(&value)),
                 "pri" => run.priority = text(&value).parse().ok(),
                 "tp" => run.traceparent = Some(text(&value)),
-                "lb" => run.labels = Labels::stored(&value),
-                "grp" => run.group = Some(text(&value)),
+                "lb" | "qu" | "src" | "grp" | "md" | "bs" | "bc" => run.mark(&name, &value),
                 "in" => run.input = value,
                 "out" => run.output = Some(value),
                 "err" => run.error = Some(text(&value)),
@@ -130,6 +147,21 @@ impl RunRecord {
             run.output = output_of.and_then(|step| run.outputs.get(&step).cloned());
         }
         Some(run)
+    }
+
+    /// What is kept of few runs.
+    fn mark(&mut self, name: &str, value: &[u8]) {
+        let number = || text(value).parse().unwrap_or(0);
+        match name {
+            "lb" => self.labels = Labels::stored(value),
+            "qu" => self.queue = Some(text(value)),
+            "src" => self.source = Some(text(value)),
+            "grp" => self.group = Some(text(value)),
+            "md" => self.mode = ExecutionMode::parse(&text(value)).unwrap_or_default(),
+            "bs" => self.spent.steps = number(),
+            "bc" => self.spent.cost_micros = number(),
+            _ => {}
+        }
     }
 
     fn step_field(&mut self, name: &str, value: Vec<u8>) {
@@ -150,6 +182,12 @@ impl RunRecord {
             'e' => {
                 self.errors.insert(step, text(&value));
             }
+            'w' => {
+                self.memos.insert(step, value);
+            }
+            'y' => {
+                self.whys.insert(step, text(&value));
+            }
             'n' => count(0),
             'u' => count(1),
             'g' => count(2),
@@ -161,6 +199,39 @@ impl RunRecord {
 
 /// Redis refuses to keep anything for much longer than this, in milliseconds (285,000 years).
 const LONGEST_MS: u64 = 9_000_000_000_000_000;
+
+/// A stored text of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemText {
+    /// There is none.
+    Missing,
+    /// It is not what was written: it must not be used.
+    Damaged,
+    /// The text.
+    Text(Bytes),
+}
+
+impl ItemText {
+    pub(crate) fn read(field: &str, value: Option<Vec<u8>>) -> Self {
+        match value {
+            None => Self::Missing,
+            // an item without an output has an empty one
+            Some(text) if text.is_empty() || !field.starts_with(['i', 'o']) => Self::Text(text.into()),
+            Some(text) => {
+                unseal(&text).map_or(Self::Damaged, |read| Self::Text(Bytes::copy_from_slice(read)))
+            }
+        }
+    }
+
+    /// The text; what is damaged is as good as missing.
+    #[must_use]
+    pub fn text(self) -> Option<Bytes> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Missing | Self::Damaged => None,
+        }
+    }
+}
 
 impl Partition {
     /// A run with all its steps. Large runs make a large reply; engines use [`Self::run_fields`].
@@ -199,7 +270,7 @@ impl Partition {
             .collect())
     }
 
-    /// Writes fields of a `for_each`'s items (inputs, before it is expanded).
+    /// Writes texts of a `for_each`'s items (inputs, before it is expanded, and outputs put by), each with its checksum.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
@@ -214,7 +285,7 @@ impl Partition {
         let mut set = Pipeline::with_capacity(2);
         set.cmd("HSET").arg(&key);
         for (name, value) in fields {
-            set.arg(name).arg(*value);
+            set.arg(name).arg(seal(value));
         }
         set.ignore().cmd("PEXPIRE").arg(&key).arg(keep_ms.min(LONGEST_MS)).ignore();
         self.link().pipeline("writing items", &set).await
@@ -235,18 +306,18 @@ impl Partition {
         self.link().pipeline("keeping items", &all).await
     }
 
-    /// Whether each of these fields of a run's items exists is told by `None`.
+    /// Fields of a run's items: inputs (`i<n>`) and outputs (`o<n>`) are checked against their checksums.
     ///
     /// # Errors
     /// Redis is not reachable or refuses.
-    pub async fn items(&self, run: &str, step: u32, fields: &[String]) -> Result<Vec<Option<Bytes>>, Error> {
+    pub async fn items(&self, run: &str, step: u32, fields: &[String]) -> Result<Vec<ItemText>, Error> {
         if fields.is_empty() {
             return Ok(Vec::new());
         }
         let mut ask = Cmd::new();
         ask.arg("HMGET").arg(self.keys().items(run, step)).arg(fields);
         let values: Vec<Option<Vec<u8>>> = self.link().query("reading items", &ask).await?;
-        Ok(values.into_iter().map(|value| value.map(Bytes::from)).collect())
+        Ok(values.into_iter().zip(fields).map(|(value, field)| ItemText::read(field, value)).collect())
     }
 
     /// A run's audit records after a sequence number, oldest first; at most about `limit` entries' worth.

@@ -53,6 +53,8 @@ pub struct Context {
     pub id: Arc<str>,
     /// The step's id inside its run (`order`, or `order[3]` for the fourth item of a `for_each`); absent for a plain job.
     pub step: Option<Arc<str>>,
+    /// Of a step with `repeat`: the iteration, from 1.
+    pub iteration: Option<u32>,
     /// 1 for the first attempt.
     pub attempt: u32,
     /// Owner of the job, for limits and fairness.
@@ -64,12 +66,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// The same over all attempts of one piece of work: send it to services that can recognise a repetition.
+    /// The same over all attempts of one piece of work, another for each iteration of a step: send it to services that can recognise a
+    /// repetition.
     #[must_use]
     pub fn idempotency_key(&self) -> Cow<'_, str> {
-        self.step
-            .as_ref()
-            .map_or_else(|| Cow::Borrowed(&*self.id), |step| Cow::Owned(format!("{}/{step}", self.id)))
+        match (&self.step, self.iteration) {
+            (None, _) => Cow::Borrowed(&*self.id),
+            (Some(step), None) => Cow::Owned(format!("{}/{step}", self.id)),
+            (Some(step), Some(iteration)) => Cow::Owned(format!("{}/{step}#{iteration}", self.id)),
+        }
     }
 }
 

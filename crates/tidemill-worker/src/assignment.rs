@@ -15,6 +15,7 @@ use tidemill_tool::{Call, Context, Feedback, Listener, Tool, ToolEntry, ToolErro
 use tidemill_workflow::{FailurePolicy, Finish};
 
 use crate::admission::{Ended, Lease, ServiceFacts};
+use crate::budget::{self, Purse};
 use crate::cache::Ticket;
 use crate::fallback::{self, Degraded};
 use crate::outcome::{
@@ -185,6 +186,14 @@ impl Owner {
         }
     }
 
+    /// The budget that it is bounded by.
+    pub(crate) fn purse(&self) -> Option<&Purse> {
+        match self {
+            Self::Plain | Self::Job(_) => None,
+            Self::Step { run, .. } | Self::Item { run, .. } => run.budget.as_deref(),
+        }
+    }
+
     /// The step or item behind it.
     pub(crate) fn slot(&self) -> Option<Slot> {
         match self {
@@ -341,9 +350,18 @@ impl Running {
                 End::Cancelled | End::HandedBack => fill.failed(None),
             }
         }
-        let Some(lease) = admitted.lease.take() else { return };
         let observed = admitted.listener.take().map(|listener| listener.take()).unwrap_or_default();
-        shared.admission.ended(Ended::of(shared, *lease, (end, observed), ran));
+        let mut cost = budget::cost_of(&observed);
+        if let Some(lease) = admitted.lease.take() {
+            let ended = Ended::of(shared, *lease, (end, observed), ran);
+            // what the tool did not say its service's answer may have told
+            cost =
+                cost.or_else(|| ended.used.iter().find(|(unit, _)| &**unit == "cost").map(|(_, cost)| *cost));
+            shared.admission.ended(ended);
+        }
+        if let (Some(purse), Some(cost)) = (self.owner.purse(), cost) {
+            shared.spending.cost(self.place.partition as usize, purse, cost);
+        }
     }
 
     fn outcome(place: Place, entry: EntryId, ending: Ending) -> Outcome {

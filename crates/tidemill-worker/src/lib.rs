@@ -6,6 +6,7 @@
 
 mod admission;
 mod assignment;
+mod budget;
 pub mod cache;
 mod capacity;
 mod claiming;

@@ -10,6 +10,8 @@ use tidemill_store::{DeferState, Due, Mode, Slot};
 use tidemill_workflow::Plan;
 use tidemill_workflow::orchestrate::{Close, Turn};
 
+use crate::budget::Purse;
+
 /// Where an entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -142,6 +144,8 @@ pub(crate) struct RunRef {
     pub(crate) mode: ExecutionMode,
     /// When it started, in Redis's Unix milliseconds.
     pub(crate) started_ms: Option<u64>,
+    /// What it may use up, where that is bounded.
+    pub(crate) budget: Option<Arc<Purse>>,
 }
 
 impl RunRef {

@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tidemill_protocol::{EntryId, ExecutionMode, Part, RunPart, RunState, StepRecord, StepState};
-use tidemill_store::StopRun;
+use tidemill_protocol::{EntryId, ExecutionMode, Part, RunPart, RunState, StepRecord, StepState, checksum};
+use tidemill_store::{BudgetField, Spent, StopRun};
 use tidemill_workflow::{Need, Plan, References, RunView, Scope, StepView};
 
 use crate::assignment::{Assignment, item_end, step_end};
+use crate::budget::{self, Purse};
 use crate::outcome::{Ending, Fault, ItemEnd, Outcome, Place, RunRef, StepEnd};
 use crate::plans::PlanError;
 use crate::shared::Shared;
@@ -73,10 +74,14 @@ pub(crate) async fn ready(shared: &Arc<Shared>, parts: Vec<PartEntry>) -> Vec<Re
             .map(|(part, plan)| (store.keys().run(&part.part.run), wanted(&part.part, plan)))
             .collect();
         let rows = shared.persist("reading runs", || store.run_fields(&wanted)).await;
-        for (((part, plan), (_, names)), row) in parts.into_iter().zip(wanted).zip(rows) {
-            let fields: HashMap<_, _> =
-                names.into_iter().zip(row).filter_map(|(n, v)| v.map(|v| (n, v))).collect();
-            readied.push(decide(shared, Known::new(part, plan, fields)).await);
+        let known = parts.into_iter().zip(wanted).zip(rows).map(|(((part, plan), (_, names)), row)| {
+            let fields = names.into_iter().zip(row).filter_map(|(n, v)| v.map(|v| (n, v))).collect();
+            Known::new(part, plan, fields)
+        });
+        let known: Vec<Known> = known.collect();
+        let spent = budget::spent(shared, store, &known).await;
+        for known in known {
+            readied.push(decide(shared, known, &spent).await);
         }
     }
     readied
@@ -95,8 +100,8 @@ async fn plan_of(shared: &Shared, workflow: &str) -> Result<Arc<Plan>, String> {
         .await
 }
 
-async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
-    if known.run_has_ended() {
+async fn decide(shared: &Arc<Shared>, known: Known, spent: &HashMap<String, Spent>) -> Readied {
+    if known.run_has_ended() || (known.begins() && budget::is_used_up(shared, &known, spent).await) {
         if let Part::Step { step } = known.part.part {
             acting::give_up_children(shared, &known, step).await;
         }
@@ -115,6 +120,9 @@ async fn decide(shared: &Arc<Shared>, known: Known) -> Readied {
     } else {
         known
     };
+    if let Some(what) = known.damage() {
+        return Readied::Done(known.failed(damaged(&what)));
+    }
     match known.part.part {
         Part::Step { step } => step::ready(shared, known, step).await,
         Part::Item { step, item } => step::ready_item(shared, known, step, item).await,
@@ -131,6 +139,9 @@ fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
         ["st", "to", "md", "t1", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"]
             .map(str::to_owned)
             .to_vec();
+    if budget::may_have_one(&part.run, plan) {
+        fields.push(BudgetField::NAME.to_owned());
+    }
     match part.part {
         Part::Step { step } | Part::Item { step, .. } => {
             let Some(planned) = plan.step(step) else { return fields };
@@ -187,6 +198,7 @@ fn refer(fields: &mut Vec<String>, references: &References) {
     }
     if references.input {
         add("in".to_owned());
+        add("is".to_owned());
     }
     for step in &references.steps {
         ['s', 'o', 'e'].into_iter().for_each(|kind| add(format!("{kind}{step}")));
@@ -209,6 +221,7 @@ impl Known {
             reply_to,
             mode,
             started_ms: text("t1").and_then(|ms| ms.parse().ok()),
+            budget: Purse::of(text(BudgetField::NAME)),
         };
         // whoever asked for the run wrote it; what is not readable is not there
         let locals = fields.get("loc").and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
@@ -234,8 +247,36 @@ impl Known {
             || (self.field("to").is_some() && !ends)
     }
 
+    /// Whether something begins with it that a budget bounds: nothing is spared at a run's end.
+    fn begins(&self) -> bool {
+        match self.part.part {
+            Part::Step { step } => step < self.run.plan.main(),
+            Part::Item { .. } => true,
+            Part::Gather { .. } | Part::Finish | Part::Fan { .. } | Part::Close => false,
+        }
+    }
+
     fn record(&self, step: u32) -> Option<StepRecord> {
         self.text(&format!("s{step}")).and_then(StepRecord::parse)
+    }
+
+    /// The first of what was read that is not what was written.
+    fn damage(&self) -> Option<String> {
+        if let (Some(input), Some(sum)) = (self.field("in"), self.text("is"))
+            && u32::from_str_radix(sum, 16) != Ok(checksum(input))
+        {
+            return Some("the run's input".to_owned());
+        }
+        self.fields.iter().find_map(|(name, value)| {
+            let step: u32 = name.strip_prefix('s')?.parse().ok()?;
+            let id = || self.run.plan.step(step).map_or_else(|| step.to_string(), |step| step.id.to_string());
+            let Some(record) = std::str::from_utf8(value).ok().and_then(StepRecord::parse) else {
+                return Some(format!("the record of step {:?}", id()));
+            };
+            let output = self.field(&format!("o{step}"))?;
+            let is_whole = record.sum.is_none_or(|sum| sum == checksum(output));
+            (!is_whole).then(|| format!("the output of step {:?}", id()))
+        })
     }
 
     /// How the needs of a step stand.
@@ -344,6 +385,15 @@ impl Known {
         };
         Outcome { place: self.place, entry: self.entry, ending: Ending::Step(Box::new(end)) }
     }
+}
+
+/// Something stored is not what was written.
+fn damaged(what: &str) -> Fault {
+    let message = format!(
+        "{what} does not match its checksum: it was changed in Redis and is not used; restore it from a backup, or run the \
+         work again"
+    );
+    Fault::new("damaged_value", message)
 }
 
 /// Ends a run whose workflow cannot be used: nothing about it can be decided.

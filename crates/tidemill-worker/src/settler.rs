@@ -16,6 +16,7 @@ use tidemill_store::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::budget;
 use crate::outcome::{
     Bury, Complete, Defer, Expand, Finish, ItemEnd, Lane, Outcome, Park, Release, RunRef, StepEnd,
 };
@@ -54,6 +55,8 @@ pub(crate) async fn run(
             round.extend(more);
         }
         let count = round.len();
+        shared.spending.outcomes(partition, &round);
+        budget::add(&shared, partition, &store).await;
         // what is parked took no room since that was decided
         let takes_room = round.iter().filter(|outcome| outcome.takes_room()).count();
         let groups = Groups::of(round).into_calls(CALL);

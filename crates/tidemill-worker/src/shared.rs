@@ -11,6 +11,7 @@ use tidemill_workflow::Limits;
 use tokio::time::Instant;
 
 use crate::admission::Admission;
+use crate::budget::Spending;
 use crate::cache::Cache;
 use crate::capacity::Capacity;
 use crate::metrics::WorkerMetrics;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) cache: Cache,
     pub(crate) modes: ModeRuns,
+    pub(crate) spending: Spending,
     /// One for each partition and [`Lane`].
     pub(crate) backlogs: Vec<[Backlog; 2]>,
 }

@@ -180,6 +180,7 @@ async fn describe(shared: &Shared, claimed: ClaimedEntry) -> Held {
             reply_to: None,
             mode: ExecutionMode::default(),
             started_ms: None,
+            budget: None,
         };
         slot_of(&run, step, item)
     });

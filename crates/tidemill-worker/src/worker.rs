@@ -105,6 +105,7 @@ impl Worker {
             clock: RedisClock::default(),
             limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
             modes: ModeRuns::new(&metrics.run_seconds),
+            spending: crate::budget::Spending::default(),
             metrics,
             backlogs,
             admission,

@@ -28,6 +28,7 @@ pub use fits::Fits;
 pub use nearest::nearest;
 pub use orchestrate::{ChildTarget, advance};
 pub use plan::{
+    Again, Kept,
     Action, Approval, Branch, Budget, Child, ChosenBy, Decision, Finish, Fires, ForEach, Group, Need, OnFull, OnReject,
     OnTimeout, Plan, PlanStep, ProgramPlan, Reminder, Repeat, Signal, Tolerance, ToolCatalog, Wait,
 };

@@ -24,8 +24,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use tidemill_protocol::{RunState, StepState};
 
-pub use approval::may_decide;
+pub use approval::{Question, may_decide};
 pub use closing::{Close, Standing, closing};
+pub use repeat::iteration;
 
 use crate::expr::{ExprError, Limits};
 use crate::plan::PlanStep;
@@ -253,6 +254,12 @@ pub fn begins_anew(memo: &[u8]) -> Option<u32> {
 #[must_use]
 pub fn open_children(memo: &[u8]) -> Vec<String> {
     memo::open_children(memo)
+}
+
+/// The question that stands open in the memo of an approval; `None` where nothing is asked now, or the memo is another's.
+#[must_use]
+pub fn question(memo: &[u8]) -> Option<Question> {
+    memo::question(memo)
 }
 
 /// The items whose texts the next look at a step needs; empty for nearly all steps.

@@ -1,5 +1,6 @@
 //! A workflow that has been checked as a whole: ready to be run.
 
+mod again;
 mod ancestors;
 mod compile;
 mod draw;
@@ -18,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+pub use again::{Again, Kept};
 pub use join::{Decision, Fires, Need};
 pub use program::ProgramPlan;
 pub use step::{Action, Branch, Child, PlanStep, Repeat};

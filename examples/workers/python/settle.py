@@ -105,7 +105,7 @@ class Settler:
         """A step of a workflow needs the workflow's expressions, which this worker cannot evaluate: the run fails, with the reason."""
         reply = self.ask("HGET", key(f"run:{run}"), "rp")
         # where something is done at a run's end, its own entries go to this queue
-        home = self.ask("HGET", key(f"run:{run}"), "cl")
+        home = (self.ask("HGET", key(f"run:{run}"), "cl") or b"").decode()
         keys = [key(f"run:{run}"), key(f"audit:{run}"), *map(key, ["live", "ended", "cancelled", "dead"]), key(f"result:{run}"), reply or STREAM]
         keys += [key("runs"), key(f"jobs:{home}" if home else f"run:{run}")]
         reason = f"queue {QUEUE} is served by a worker that runs plain jobs only"

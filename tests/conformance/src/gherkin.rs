@@ -30,7 +30,8 @@ pub fn read(text: &str) -> Result<Vec<Scenario>, String> {
                 let indent =
                     lines.next().map_or(0, |(_, opening)| opening.len() - opening.trim_start().len());
                 let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "\"\"\"");
-                let text: Vec<&str> = inside.map(|line| line.get(indent..).unwrap_or(line.trim())).collect();
+                let text: Vec<&str> =
+                    inside.map(|line| line.get(indent..).unwrap_or_else(|| line.trim())).collect();
                 Some(text.join("\n"))
             } else {
                 None

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidemill_protocol::RunState;
-use tidemill_store::{JobStatus, Partition, StopRun, keys};
+use tidemill_store::{JobStatus, Operation, Partition, StopRun, keys};
 
+use super::service::Who;
 use crate::context::Context;
 use crate::error::{Error, Outcome};
 use crate::locate::{Found, locate};
@@ -16,6 +17,7 @@ use crate::locate::{Found, locate};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   tidemill cancel order-42 --reason 'ordered twice'
+  tidemill cancel order-42 --no-compensation
   tidemill cancel 1732000000123-0")]
 pub(crate) struct Arguments {
     /// Id of a job or run
@@ -23,6 +25,20 @@ pub(crate) struct Arguments {
     /// Why; it is kept as the error of the run
     #[arg(long, default_value = "cancelled by hand")]
     reason: String,
+    /// Do not undo what the run did, where its workflow says how
+    #[arg(long)]
+    no_compensation: bool,
+    /// End a run at once even if it is ending: what is left to be done at its end is given up
+    #[arg(long)]
+    force: bool,
+}
+
+/// How a run is ended.
+#[derive(Clone, Copy)]
+struct Ending<'a> {
+    reason: &'a str,
+    spares: bool,
+    by_force: bool,
 }
 
 /// How long a run that is just being started is waited for.
@@ -30,11 +46,12 @@ const STARTING: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
-    let Arguments { id, reason } = arguments;
+    let Arguments { id, reason, no_compensation, force } = arguments;
+    let ending = Ending { reason: &reason, spares: no_compensation, by_force: force };
     let (partition, found) = locate(context, &id).await?;
     let at_once = match found {
-        Found::Run => cancel_run(partition, &id, &reason).await?,
-        Found::Requested => cancel_request(partition, &id, &reason).await?,
+        Found::Run => cancel_run(partition, &id, ending).await?,
+        Found::Requested => cancel_request(partition, &id, ending).await?,
         Found::Job(status) => cancel_job(partition, &id, &reason, status).await?,
     };
     let state = if at_once { "cancelled" } else { "requested" };
@@ -51,19 +68,25 @@ fn ended(id: &str, state: &str) -> Error {
 }
 
 /// Ends a run that has started; `false` when there is none.
-async fn end_run(partition: &Partition, id: &str, reason: &str) -> Outcome<bool> {
+async fn end_run(partition: &Partition, id: &str, ending: Ending<'_>) -> Outcome<bool> {
     let stop = StopRun {
         id,
         to: RunState::Cancelled,
         who: "cli",
         code: "cancelled",
-        reason,
+        reason: ending.reason,
         only_past_deadline: false,
-        spares: false,
-        by_force: false,
+        spares: ending.spares,
+        by_force: ending.by_force,
     };
     match partition.stop_run(&stop).await? {
-        Some(true) => Ok(true),
+        Some(true) => {
+            let who = Who::here();
+            let (by, why) = (who.as_str(), ending.reason);
+            let operation = Operation { kind: "cancel", subject: id, by, why, ..Operation::default() };
+            partition.note_operation(&operation).await?;
+            Ok(true)
+        }
         Some(false) => {
             let summary = partition.summaries(&[id.to_owned()]).await?.into_iter().next();
             Err(ended(id, summary.map_or("", |summary| summary.state.as_str())))
@@ -72,15 +95,16 @@ async fn end_run(partition: &Partition, id: &str, reason: &str) -> Outcome<bool>
     }
 }
 
-async fn cancel_run(partition: &Partition, id: &str, reason: &str) -> Outcome<bool> {
-    if end_run(partition, id, reason).await? {
+async fn cancel_run(partition: &Partition, id: &str, ending: Ending<'_>) -> Outcome<bool> {
+    if end_run(partition, id, ending).await? {
         return Ok(true);
     }
     Err(Error::failed("unknown_run", format!("run {id:?} is gone: its retention is over")))
 }
 
 /// A run that waits for its time is taken away; one that is about to start is ended as soon as it has.
-async fn cancel_request(partition: &Partition, id: &str, reason: &str) -> Outcome<bool> {
+async fn cancel_request(partition: &Partition, id: &str, ending: Ending<'_>) -> Outcome<bool> {
+    let reason = ending.reason;
     let waits = partition.job_status(Some(keys::RUNS), id).await?;
     if let JobStatus::Buried(letter) = waits {
         return Err(ended(id, &format!("failed, {}: {}", letter.code, letter.reason)));
@@ -94,7 +118,7 @@ async fn cancel_request(partition: &Partition, id: &str, reason: &str) -> Outcom
         return Ok(true);
     }
     let started = async {
-        while !end_run(partition, id, reason).await? {
+        while !end_run(partition, id, ending).await? {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(true)

@@ -62,16 +62,44 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     }
 }
 
+/// Who does something by hand, and why.
+#[derive(Debug, clap::Args)]
+pub(super) struct Why {
+    /// Why; it is kept
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Who; your account is added
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+impl Why {
+    pub(super) fn who(&self) -> String {
+        let here = Who::here();
+        let named = self.by.as_deref().map(str::trim).filter(|by| !by.is_empty());
+        named.map_or_else(|| here.as_str().to_owned(), |by| format!("{by} ({})", here.as_str()))
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
 /// Who changes something, as the audit names it: `cli:<user>@<host>`.
 pub(super) struct Who(String);
 
 impl Who {
-    pub(super) fn here() -> Self {
+    /// The name of the account.
+    pub(super) fn account() -> String {
         let named = ["USER", "LOGNAME"].iter().filter_map(env::var_os).find(|name| !name.is_empty());
-        let user = named.map_or_else(
+        named.map_or_else(
             || format!("uid-{}", rustix::process::getuid().as_raw()),
             |name| name.to_string_lossy().into_owned(),
-        );
+        )
+    }
+
+    pub(super) fn here() -> Self {
+        let user = Self::account();
         Self(format!("cli:{user}@{}", rustix::system::uname().nodename().to_string_lossy()))
     }
 

@@ -130,12 +130,12 @@ pub(super) async fn metrics(State(door): State<Door>) -> Result<Json<ModeMetrics
     modes::metrics(door.store()).await.map(Json)
 }
 
-fn who(asker: &Asker, by: Option<&str>) -> String {
+pub(super) fn who(asker: &Asker, by: Option<&str>) -> String {
     let named = by.map(str::trim).filter(|by| !by.is_empty());
     named.map_or_else(|| asker.who().to_owned(), |by| format!("{by} ({})", asker.who()))
 }
 
-async fn read<T: DeserializeOwned>(door: &Door, request: Request, example: &str) -> Result<T, Refusal> {
+pub(super) async fn read<T: DeserializeOwned>(door: &Door, request: Request, example: &str) -> Result<T, Refusal> {
     let settings = door.intake().settings();
     let within = Duration::from_millis(settings.body_timeout_ms);
     let body = body::read(request, settings.max_body_bytes, within).await?;

@@ -5,13 +5,14 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidemill_protocol::{AuditRecord, RunState};
-use tidemill_store::{JobStatus, Partition, StopRun, keys};
+use tidemill_store::{JobStatus, Operation, Partition, StopRun, keys};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Door;
 use super::answer::ProblemView;
 use super::jobs::{CancelRequest, CancelledView, cancelled, reason_of, stop};
 use super::query::Asked;
+use super::services::Asker;
 use crate::refusal::{Code, Refusal};
 use crate::views::{self, RunView, StepOutputView};
 use crate::why::{self, Why};
@@ -90,22 +91,41 @@ pub(super) async fn audit(
     Ok(Json(AuditView { records, next }))
 }
 
-/// Cancels a run: no step begins any more, and those that run are stopped.
+/// How a run is cancelled.
+#[derive(Debug, Default, Clone, Copy, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CancelQuery {
+    /// Whether what it did is undone, where its workflow says how (default true). What comes at its end whatever it is, comes in any case.
+    compensate: Option<bool>,
+    /// Ends it at once even if it is ending already: what is left to be done at its end is given up.
+    force: bool,
+}
+
+/// Cancels a run: no step begins any more, and those that run are stopped. Where its workflow says how, what it did is undone.
 #[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", operation_id = "cancel_run",
-    params(("id" = String, Path, description = "The run's id")),
+    params(("id" = String, Path, description = "The run's id"), CancelQuery),
     request_body(content = Option<CancelRequest>),
     responses((status = 200, description = "It is cancelled", body = CancelledView),
         (status = "default", description = "A problem", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn cancel(
     State(door): State<Door>,
     Path(id): Path<String>,
+    Asked(query): Asked<CancelQuery>,
+    asker: Asker,
     request: Request,
 ) -> Result<Response, Refusal> {
     let reason = reason_of(&door, request).await?;
     let partition = door.store().partition_of(&id);
     // a run that is just being started is in neither place for a moment
     for _ in 0..20 {
-        if let Some(ended) = end(partition, &id, &reason).await? {
+        if let Some(ended) = end(partition, &id, &reason, query).await? {
+            if ended {
+                door.intake().meters().operated("cancel");
+                let by = asker.who();
+                let operation = Operation { kind: "cancel", subject: &id, by, why: &reason, ..Operation::default() };
+                partition.note_operation(&operation).await?;
+            }
             return if ended { Ok(cancelled(id, true)) } else { Err(over(&id)) };
         }
         match partition.job_status(Some(keys::RUNS), &id).await? {
@@ -133,7 +153,12 @@ fn over(id: &str) -> Refusal {
     Refusal::new(Code::AlreadyEnded, format!("run {id:?} has ended already"))
 }
 
-async fn end(partition: &Partition, id: &str, reason: &str) -> Result<Option<bool>, Refusal> {
+async fn end(
+    partition: &Partition,
+    id: &str,
+    reason: &str,
+    query: CancelQuery,
+) -> Result<Option<bool>, Refusal> {
     let stop = StopRun {
         id,
         to: RunState::Cancelled,
@@ -141,8 +166,8 @@ async fn end(partition: &Partition, id: &str, reason: &str) -> Result<Option<boo
         code: "cancelled",
         reason,
         only_past_deadline: false,
-        spares: false,
-        by_force: false,
+        spares: !query.compensate.unwrap_or(true),
+        by_force: query.force,
     };
     Ok(partition.stop_run(&stop).await?)
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 use tidemill_protocol::{CHILD, Labels, StepRecord, StepState};
-use tidemill_store::{JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Store, keys};
+use tidemill_store::{ItemText, JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Spent, Store, keys};
 use tidemill_workflow::Plan;
 
 use super::lines::{Parked, places_of};
-use super::{ItemsView, RunView, StepOutputView, StepView, line_views, raw, raw_bytes};
+use super::{ItemsView, RunView, SpentView, StepOutputView, StepView, line_views, raw, raw_bytes};
 use crate::groups;
 use crate::refusal::{Code, Refusal, nearest};
 use crate::workflows::Workflows;
@@ -136,11 +136,14 @@ fn empty(id: &str) -> RunView {
         ended_at_ms: None,
         due_at_ms: None,
         tenant: None,
+        mode: None,
         traceparent: None,
         parent: id.rsplit_once(CHILD).map(|(parent, _)| parent.to_owned()),
+        source: None,
         labels: Labels::default(),
         group: None,
         place: None,
+        spent: SpentView::default(),
         steps_done: 0,
         input: None,
         output: None,
@@ -171,9 +174,13 @@ async fn started(
     view.started_at_ms = Some(record.started_ms);
     view.ended_at_ms = record.ended_ms;
     view.tenant = record.tenant;
+    view.mode = Some(record.mode.as_str());
     view.traceparent = record.traceparent;
+    view.source = record.source;
     view.labels = record.labels;
     view.group = record.group;
+    let Spent { steps: used, cost_micros } = record.spent;
+    view.spent = SpentView { steps: used, cost_micros };
     view.steps_done = record.done;
     view.input = raw_bytes(&record.input);
     view.output = record.output.as_deref().and_then(raw_bytes);
@@ -249,6 +256,7 @@ fn step_view(record: &RunRecord, plan: Option<&Plan>, index: u32) -> StepView {
         ended_at_ms: None,
         due_at_ms: None,
         line: None,
+        why: None,
         worker: None,
         error: record.errors.get(&index).and_then(raw),
         items: record.items.get(&index).map(|[total, dispatched, ended, failed]| ItemsView {
@@ -261,6 +269,8 @@ fn step_view(record: &RunRecord, plan: Option<&Plan>, index: u32) -> StepView {
     };
     if let Some(stored) = record.steps.get(&index) {
         show_record(&mut view, stored);
+        let waits = stored.state == StepState::Waiting;
+        view.why = record.whys.get(&index).filter(|why| waits && !why.is_empty()).cloned();
     }
     view
 }
@@ -313,7 +323,8 @@ async fn item_of(
     item: u64,
 ) -> Result<StepOutputView, Refusal> {
     let fields = [format!("s{item}"), format!("o{item}"), format!("e{item}")];
-    let values = partition.items(&record.id, index, &fields).await?;
+    let values: Vec<Option<bytes::Bytes>> =
+        partition.items(&record.id, index, &fields).await?.into_iter().map(ItemText::text).collect();
     let value = |at: usize| values.get(at).and_then(Option::as_ref);
     let stored = value(0).and_then(|text| StepRecord::parse(&String::from_utf8_lossy(text)));
     let total = record.items.get(&index).map_or(0, |[total, ..]| *total);

@@ -162,6 +162,12 @@ impl Workflows {
             });
         };
         let label = format!("{}@{}", published.name, published.version);
+        if tidemill_serverless::is_document(&published.source) {
+            let detail = format!(
+                "{label} is a Serverless Workflow document, which has no steps to compare; compare the texts"
+            );
+            return Err(Refusal::new(Code::InvalidWorkflow, detail));
+        }
         let definition =
             Definition::parse(&published.source, &label).map_err(|problems| refused(&problems))?;
         Ok((label, definition))

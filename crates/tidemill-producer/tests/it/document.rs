@@ -6,7 +6,7 @@ use tidemill_producer::http::openapi_json;
 use crate::door::Door;
 
 /// Every route of the API, as the design names them.
-const ROUTES: [(&str, &str); 28] = [
+const ROUTES: [(&str, &str); 39] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
     ("get", "/v1/jobs/{id}/why"),
@@ -34,6 +34,17 @@ const ROUTES: [(&str, &str); 28] = [
     ("get", "/v1/workflows"),
     ("get", "/v1/workflows/{name}"),
     ("post", "/v1/workflows/validate"),
+    ("get", "/v1/workflows/{name}/versions"),
+    ("get", "/v1/workflows/{name}/changes"),
+    ("get", "/v1/workflows/{name}/diff"),
+    ("post", "/v1/workflows/{name}/{action}"),
+    ("get", "/v1/groups"),
+    ("get", "/v1/groups/{name}"),
+    ("get", "/v1/mode"),
+    ("put", "/v1/mode"),
+    ("post", "/v1/mode/rollback"),
+    ("get", "/v1/mode/history"),
+    ("get", "/v1/mode/metrics"),
     ("get", "/openapi.json"),
 ];
 

@@ -8,6 +8,7 @@ mod door;
 mod durability;
 mod events;
 mod limits;
+mod mode;
 mod lines;
 mod page;
 
@@ -16,5 +17,6 @@ mod results;
 mod runs;
 mod services;
 mod submitting;
+mod versions;
 mod worker;
 mod workflows;

@@ -176,3 +176,41 @@ async fn a_run_is_cancelled_in_every_stage_of_its_life() {
     door.post("/v1/runs/r3/cancel", "{\"why\":1}").await.problem(400, "invalid_request");
     door.post("/v1/runs/r3/cancel", "{").await.problem(400, "invalid_json");
 }
+
+#[tokio::test]
+async fn runs_are_found_by_label_and_time_and_what_cannot_be_asked_is_told() {
+    let door = Door::open().await;
+    door.publish(FLOW).await;
+    for (id, team) in [("r0", "billing"), ("r1", "billing"), ("r2", "search, inc")] {
+        let labels = serde_json::json!({ "team": team, "order": 42, "vip": true });
+        let body = serde_json::json!({ "workflow": "flow", "input": { "n": 1 }, "id": id, "labels": labels });
+        assert_eq!(door.post("/v1/runs", &body.to_string()).await.status, 202);
+        start(&door, id).await;
+    }
+    let ids = async |query: &str| {
+        let page = door.get(&format!("/v1/runs?{query}")).await.json();
+        let runs = page["runs"].as_array().unwrap().iter();
+        runs.map(|run| run["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("label=team%3Dbilling").await, ["r1", "r0"]);
+    assert_eq!(ids("label=team%3Dsearch%5C,%20inc").await, ["r2"], "a comma in a value");
+    assert_eq!(ids("label=team%3Dbilling,order%3D42,vip%3Dtrue&limit=1").await, ["r1"]);
+    assert_eq!(ids("label=team%3Dnobody").await, [""; 0]);
+    assert_eq!(ids("state=failed,running").await.len(), 3);
+    assert_eq!(ids("state=ended").await.len(), 0);
+    assert_eq!(ids("since_ms=0&until_ms=1").await.len(), 0);
+    assert_eq!(ids("parent=r0").await.len(), 0);
+    let run = door.get("/v1/runs/r2").await.json();
+    assert_eq!(run["labels"], serde_json::json!({ "team": "search, inc", "order": "42", "vip": "true" }));
+    for bad in ["label=team", "label=%3Dx", "label=a%20b%3Dc", "state=live,soon", "since_ms=-1", "cursor=1"] {
+        door.get(&format!("/v1/runs?{bad}")).await.problem(400, "invalid_query");
+    }
+    for bad in ["[]", r#"{"a b":"c"}"#, r#"{"a":null}"#, r#"{"a":""}"#, r#"{"a":{}}"#, "7"] {
+        let body = format!(r#"{{"workflow":"flow","input":{{"n":1}},"labels":{bad}}}"#);
+        let detail = door.post("/v1/runs", &body).await.problem(400, "invalid_member");
+        assert!(detail.contains("labels"), "{detail}");
+    }
+    let job = r#"{"tool":"echo","labels":{"a":"b"}}"#;
+    door.post("/v1/jobs", job).await.problem(400, "invalid_request");
+    door.get("/v1/groups/flow:nobody").await.problem(404, "unknown_group");
+}

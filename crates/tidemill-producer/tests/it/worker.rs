@@ -56,6 +56,7 @@ pub(crate) async fn start(door: &Door, id: &str) {
         fields: vec![("in", b"{\"n\":1}"), ("rms", b"60000")],
         labels: &labels,
         parent: None,
+        given: Vec::new(),
         roots,
         more: None,
     };

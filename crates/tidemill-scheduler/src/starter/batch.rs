@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use tidemill_protocol::{ExecutionMode, Labels, Payload};
-use tidemill_store::{NewRun, RootStep};
+use tidemill_store::{BudgetField, NewRun, RootStep};
 use tidemill_workflow::Plan;
 
+use super::again::Ends;
+use super::budget;
 use super::group::Membership;
 use super::marks;
 use super::request::{Refusal, Request};
@@ -20,7 +22,7 @@ pub(crate) struct Prepared {
     pub(super) request: Request,
     /// `name@version`.
     pub(super) workflow: String,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     pub(super) mode: ExecutionMode,
     deadline_ms: u64,
     input: Payload,
@@ -30,6 +32,8 @@ pub(crate) struct Prepared {
     pub(super) retention_ms: u64,
     pub(super) labels: Labels,
     pub(super) membership: Option<Membership>,
+    /// The ends of steps that another run has done.
+    ends: Option<Ends>,
 }
 
 impl Prepared {
@@ -41,20 +45,10 @@ impl Prepared {
         (settings, of_pool): (&Settings, ExecutionMode),
     ) -> Result<Self, Box<Refusal>> {
         let plan = block_of(&request, plan)?;
-        let mode = request
-            .job
-            .extras()
-            .mode
-            .or_else(|| plan.mode.as_deref().and_then(ExecutionMode::parse))
-            .unwrap_or(of_pool);
+        let own = request.job.extras().mode.or_else(|| plan.mode.as_deref().and_then(ExecutionMode::parse));
+        let mode = own.unwrap_or(of_pool);
         let plan = &if mode.is_sequential() { plan.in_order() } else { plan };
-        let input = request.input()?;
-        let value = input.parse::<serde_json::Value>();
-        let value = value.map_err(|error| request.refuse("invalid_input", error.to_string()))?;
-        plan.validate_input(&value).map_err(|violations| {
-            let reason = format!("the input does not fit workflow {:?}: {}", plan.name, shown(&violations));
-            request.refuse("invalid_input", reason)
-        })?;
+        let input = checked_input(&request, plan)?;
         let extras = request.job.extras();
         let timeout_ms = extras.timeout_ms.or(plan.timeout_ms).or(settings.run_timeout_ms);
         let deadline_ms = [timeout_ms, left_ms].into_iter().flatten().min().map_or(0, |bound| bound.max(1));
@@ -76,7 +70,9 @@ impl Prepared {
         add("tp", extras.traceparent.clone());
         add("ts", extras.tracestate.clone());
         add("qu", extras.queue.clone());
+        add("is", Some(format!("{:08x}", tidemill_protocol::checksum(input.bytes()))));
         let membership = marks.membership.or_else(|| Membership::of_pool(&request, settings.max_live_runs));
+        add(BudgetField::NAME, budget::of(&request, plan).map(|budget| budget.to_string()));
         add("grp", membership.as_ref().map(|membership| membership.name.clone()));
         if plan.waits() {
             add("wa", Some("1".to_owned()));
@@ -102,6 +98,7 @@ impl Prepared {
             retention_ms,
             labels,
             membership,
+            ends: None,
             request,
         })
     }
@@ -111,23 +108,44 @@ impl Prepared {
         self.request.id.rsplit_once(tidemill_protocol::CHILD).map(|(parent, _)| parent)
     }
 
+    /// It is given the ends of steps that another run has done, and begins with those behind.
+    pub(super) fn give(&mut self, ends: Ends) {
+        let begins_with = ends.again.roots.len().to_string();
+        for (name, value) in &mut self.fields {
+            if *name == "a" {
+                *value = begins_with.clone().into_bytes();
+            }
+        }
+        self.ends = Some(ends);
+    }
+
+    /// Bounds it by the budget of the run that began it all.
+    pub(super) fn bound(&mut self, budget: Vec<u8>) {
+        self.fields.retain(|(name, _)| *name != BudgetField::NAME);
+        self.fields.push((BudgetField::NAME, budget));
+    }
+
     /// Its input, and what else its hash holds.
     pub(super) fn input_and_fields(&self) -> (&[u8], Vec<(&str, &[u8])>) {
+        let given = self.ends.iter().flat_map(|ends| &ends.fields).map(|(name, value)| (&**name, &value[..]));
         let fields = self.fields.iter().map(|(name, value)| (*name, &value[..]));
-        (self.input.bytes(), fields.collect())
+        (self.input.bytes(), fields.chain(given).collect())
     }
 
     fn roots(&self) -> &[u32] {
+        if let Some(ends) = &self.ends {
+            return &ends.again.roots;
+        }
         let all = self.plan.roots();
         all.get(..MOST_ROOTS).unwrap_or(all)
     }
 
     fn more(&self) -> Option<u32> {
-        if self.plan.roots().len() > MOST_ROOTS { u32::try_from(MOST_ROOTS).ok() } else { None }
+        if self.ends.is_none() && self.plan.roots().len() > MOST_ROOTS { u32::try_from(MOST_ROOTS).ok() } else { None }
     }
 
     /// The step's own queue, else the one that the caller wants, else the workflow's.
-    fn queue_of(&self, step: u32) -> &str {
+    pub(super) fn queue_of(&self, step: u32) -> &str {
         let own = self.plan.step(step).and_then(|step| step.queue.as_deref());
         own.or_else(|| self.request.job.extras().queue.as_deref()).unwrap_or(&self.plan.queue)
     }
@@ -150,10 +168,23 @@ impl Prepared {
             },
             labels: &self.labels,
             parent: self.parent(),
+            given: self.ends.as_ref().map_or_else(Vec::new, |ends| ends.given(self)),
             roots: self.roots().iter().map(root).collect(),
             more: self.more(),
         }
     }
+}
+
+/// The input, if the workflow takes it.
+fn checked_input(request: &Request, plan: &Plan) -> Result<Payload, Box<Refusal>> {
+    let input = request.input()?;
+    let value = input.parse::<serde_json::Value>();
+    let value = value.map_err(|error| request.refuse("invalid_input", error.to_string()))?;
+    plan.validate_input(&value).map_err(|violations| {
+        let reason = format!("the input does not fit workflow {:?}: {}", plan.name, shown(&violations));
+        request.refuse("invalid_input", reason)
+    })?;
+    Ok(input)
 }
 
 /// The block of the plan that is asked for, or the plan itself.

@@ -94,13 +94,24 @@ impl Request {
 
     /// What its plan is kept by within one batch: blocks are looked up in another way.
     pub(super) fn plan_key(&self) -> String {
-        let mark = if self.block().is_some() { "#" } else { "" };
+        let mark = if self.has_begun() { "#" } else { "" };
         format!("{}{mark}", self.workflow())
     }
 
     /// The block of it that a step of another run asks for.
     pub(super) fn block(&self) -> Option<&str> {
         self.job.extras().child.as_ref()?.block.as_deref()
+    }
+
+    /// The run whose steps it is given, and the step from which it is done again.
+    pub(super) fn source(&self) -> Option<(&str, Option<&str>)> {
+        let source = self.job.extras().source.as_deref()?;
+        Some(source.split_once(' ').map_or((source, None), |(run, step)| (run, Some(step))))
+    }
+
+    /// Whether it belongs to a run that has begun, whatever became of its version since.
+    pub(super) fn has_begun(&self) -> bool {
+        self.block().is_some() || self.source().is_some()
     }
 
     /// Whether [`Self::timing`] needs to be asked.

@@ -185,9 +185,9 @@ async fn a_fan_out_wider_than_one_call_goes_on_with_an_entry_of_its_own() {
     pool.schedule(quick()).await;
     pool.ask(&["workflow", "wide", "id", "r1"]).await;
     pool.run("r1").await;
-    let all = claim(&mut pool.worker("w1"), "wide", 501).await;
+    let all = claim(&mut pool.worker("w1"), "wide", 251).await;
     let fan = all.last().unwrap();
-    assert_eq!((field(fan, "fan").as_deref(), field(fan, "from").as_deref()), (Some("roots"), Some("500")));
+    assert_eq!((field(fan, "fan").as_deref(), field(fan, "from").as_deref()), (Some("roots"), Some("250")));
 }
 
 #[tokio::test]

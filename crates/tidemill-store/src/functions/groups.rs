@@ -186,7 +186,7 @@ pub struct GroupRow {
     pub asked_ms: u64,
 }
 
-fn members(words: Vec<String>) -> Vec<GroupMember> {
+fn members(words: &[String]) -> Vec<GroupMember> {
     words.iter().filter_map(|word| GroupMember::read(word)).collect()
 }
 
@@ -216,7 +216,7 @@ impl Partition {
             Some("-2") => GroupVerdict::Foreign,
             _ => return Err(Error::Corrupt("tm1_group_enter gave no verdict".to_owned())),
         };
-        Ok(Entered { verdict, gone: members(gone) })
+        Ok(Entered { verdict, gone: members(&gone) })
     }
 
     /// Gives a place or the wait for one back (`None`: nobody's) and replies whose turn it is, who asked first first. They stay as
@@ -232,7 +232,8 @@ impl Partition {
     ) -> Result<Vec<GroupMember>, Error> {
         let mut call = self.group_call(&LEAVE, group);
         call.arg(group).arg(member.map(ToString::to_string).unwrap_or_default()).arg(most);
-        self.link().query("leaving a group", call.command()).await.map(members)
+        let words: Vec<String> = self.link().query("leaving a group", call.command()).await?;
+        Ok(members(&words))
     }
 
     /// Ends a requested run before it began: cancelled. `false`: somebody else has the request, or a run of that id exists.

@@ -1,6 +1,6 @@
 //! Starting and ending runs, and beginning a `for_each`.
 
-use tidemill_protocol::{EntryId, Labels, RunState};
+use tidemill_protocol::{EntryId, Labels, RunState, StepState, checksum};
 
 use super::{Function, FunctionCall, steps};
 use crate::{Error, Partition};
@@ -82,10 +82,29 @@ pub struct NewRun<'a> {
     pub labels: &'a Labels,
     /// The run that asked for it.
     pub parent: Option<&'a str>,
+    /// Steps that another run has done: their ends are this run's.
+    pub given: Vec<GivenEnd<'a>>,
     /// Its first steps, at most 500.
     pub roots: Vec<RootStep<'a>>,
     /// Where the fan-out goes on after them, if there are more.
     pub more: Option<u32>,
+}
+
+/// The end of a step that a run is started with.
+#[derive(Debug, Clone)]
+pub struct GivenEnd<'a> {
+    /// The step's index.
+    pub step: u32,
+    /// Its id.
+    pub name: &'a str,
+    /// `Succeeded` or `Skipped`.
+    pub state: StepState,
+    /// Its queue.
+    pub queue: &'a str,
+    /// Whence: a word without spaces.
+    pub who: &'a str,
+    /// JSON text; empty for none.
+    pub output: &'a [u8],
 }
 
 /// What became of a run to start.
@@ -247,6 +266,15 @@ impl Partition {
             }
             if let Some(labels) = labels {
                 call.arg("lb").arg(labels);
+            }
+            call.arg(run.given.len());
+            for given in &run.given {
+                let sum = match given.output {
+                    [] => String::new(),
+                    output => format!("{:08x}", checksum(output)),
+                };
+                call.arg(given.step).arg(given.name).arg(given.state.as_str()).arg(given.queue);
+                call.arg(given.who).arg(sum).arg(given.output);
             }
             call.arg(run.roots.len());
             match run.more {

@@ -280,14 +280,19 @@ impl Partition {
                 .arg(o.item)
                 .arg(o.name)
                 .arg(o.to.as_str());
-            call.arg(o.attempt).arg(millis(o.ran)).arg(o.output).arg(o.error).arg(mode).arg(&o.tolerate);
+            call.arg(o.attempt)
+                .arg(millis(o.ran))
+                .arg(sealed(o.output))
+                .arg(o.error)
+                .arg(mode)
+                .arg(&o.tolerate);
         }
         let replies: Vec<i64> = self.link().query("settling items", call.command()).await?;
         Ok(replies.into_iter().map(Settled::of).collect())
     }
 }
 
-fn write_outcome(call: &mut FunctionCall, o: &StepOutcome<'_>) {
+pub(super) fn write_outcome(call: &mut FunctionCall, o: &StepOutcome<'_>) {
     let mut letters = o.mode.letters();
     for (there, letter) in
         [(!o.output.is_empty(), 'o'), (!o.error.is_empty(), 'e'), (o.more.is_some(), 'm'), (o.publishes, 'r')]
@@ -304,7 +309,7 @@ fn write_outcome(call: &mut FunctionCall, o: &StepOutcome<'_>) {
     call.arg(o.name).arg(o.to.as_str()).arg(o.attempt).arg(millis(o.ran)).arg(o.steps).arg(letters);
     call.arg(o.retention_ms).arg(o.dependents.len());
     if !o.output.is_empty() {
-        call.arg(o.output);
+        call.arg(o.output).arg(format!("{:08x}", tidemill_protocol::checksum(o.output)));
     }
     if !o.error.is_empty() {
         call.arg(o.error).arg(o.code).arg(o.reason);
@@ -319,6 +324,11 @@ fn write_outcome(call: &mut FunctionCall, o: &StepOutcome<'_>) {
             .arg(dependent.ok)
             .arg(dependent.target + 1);
     }
+}
+
+/// An output with its checksum; an item without an output has an empty one.
+fn sealed(output: &[u8]) -> Vec<u8> {
+    if output.is_empty() { Vec::new() } else { tidemill_protocol::seal(output) }
 }
 
 /// Reads integers out of a reply, for the other twins.

@@ -26,6 +26,7 @@ pub(super) const WAIT: Function = Function {
         "member",
         "alarm_ms",
         "generation",
+        "why",
     ],
 };
 pub(super) const DELIVER: Function =
@@ -88,6 +89,8 @@ pub struct Waiting<'a> {
     pub memo: &'a [u8],
     /// When it is to be looked at again, in Unix milliseconds, and the alarm's generation.
     pub alarm: Option<(u64, u64)>,
+    /// What it waits for, as a person reads it.
+    pub why: &'a str,
     /// Keys of the letters that it has read.
     pub read: &'a [String],
     /// A letter to itself, which it reads next: its key and JSON text.
@@ -267,7 +270,7 @@ impl Partition {
             Some((at_ms, generation)) => call.arg(at_ms).arg(generation),
             None => call.arg("").arg(""),
         };
-        call.arg(w.read.len());
+        call.arg(w.why).arg(w.read.len());
         for key in w.read {
             call.arg(key);
         }

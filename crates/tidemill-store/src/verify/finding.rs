@@ -14,6 +14,8 @@ pub enum Drift {
     AuditLength,
     /// A stored value cannot be read.
     Unreadable,
+    /// A stored value is not what was written: its checksum is another.
+    Damaged,
     /// The run's state is not the one that its audit leads to.
     RunState,
     /// The run's times are not those of its audit.
@@ -51,6 +53,7 @@ impl Drift {
             Self::AuditUnreadable => "audit_unreadable",
             Self::AuditLength => "audit_length",
             Self::Unreadable => "unreadable",
+            Self::Damaged => "damaged",
             Self::RunState => "run_state",
             Self::RunTime => "run_time",
             Self::Workflow => "workflow",

@@ -1,13 +1,16 @@
 //! One reading of a run.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use redis::{Cmd, Pipeline, Value};
-use tidemill_protocol::{AuditRecord, ExecutionMode, Fold, RunState, StepRecord, StepState, item_of};
+use tidemill_protocol::{
+    AuditRecord, ExecutionMode, Fold, RunState, StepRecord, StepState, checksum, item_of,
+};
 
 use super::{Drift, Finding, InFlight, Shape, Shapes, Whereabouts, compare};
-use crate::{Error, Fault, Partition, Slot, claims};
+use crate::{Error, Fault, ItemText, Partition, Slot, claims};
 
 /// Fields read in one call.
 const FIELDS: usize = 1_000;
@@ -64,6 +67,9 @@ pub(super) struct StepRow {
     pub(super) items: [Option<String>; 4],
 }
 
+/// Texts read in one round trip.
+const OUTPUTS: usize = 100;
+
 const HEAD: [&str; 8] = ["st", "q", "d", "f", "t1", "t2", "a", "to"];
 
 impl Reading {
@@ -102,6 +108,7 @@ impl Reading {
         if !reading.first(partition).await? {
             return Ok(reading.workflow.is_some().then(|| Self::of(id, "no state")));
         }
+        reading.check_sums(partition).await?;
         reading.check_items(partition).await?;
         reading.look_for_flights(partition).await?;
         if !reading.steady {
@@ -252,6 +259,34 @@ impl Reading {
         Ok(last.filter(|_| full))
     }
 
+    /// The texts that stand beside their checksums, in slices.
+    async fn check_sums(&mut self, partition: &Partition) -> Result<(), Error> {
+        let names = ["in", "is"].map(ToOwned::to_owned);
+        if let [Some(input), Some(sum)] = &partition.fields_of(&self.id, None, &names).await?[..]
+            && u32::from_str_radix(&String::from_utf8_lossy(sum), 16) != Ok(checksum(input))
+        {
+            self.found.push(damaged("run, input"));
+        }
+        let Some(shape) = self.shape.clone() else { return Ok(()) };
+        let sums: Vec<(usize, u32)> = self
+            .steps
+            .iter()
+            .enumerate()
+            .filter_map(|(index, row)| Some((index, row.record.as_ref()?.sum?)))
+            .collect();
+        for stretch in sums.chunks(OUTPUTS) {
+            let names: Vec<String> = stretch.iter().map(|(index, _)| format!("o{index}")).collect();
+            let outputs = partition.fields_of(&self.id, None, &names).await?;
+            for ((index, sum), output) in stretch.iter().zip(outputs) {
+                if output.is_none_or(|output| checksum(&output) != *sum) {
+                    let id = shape.steps.get(*index).map_or("?", |step| &*step.id);
+                    self.found.push(damaged(&format!("step {id}, output")));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The items of every `for_each`, in slices: compared at once, and only what is in flight is kept.
     async fn check_items(&mut self, partition: &Partition) -> Result<(), Error> {
         let shape = self.shape.clone().unwrap_or_default();
@@ -280,6 +315,7 @@ impl Reading {
                 let to = most.min(from + FIELDS as u64);
                 let names: Vec<String> = (from..to).map(|item| format!("s{item}")).collect();
                 let row = partition.fields_of(&self.id, Some(step), &names).await?;
+                self.check_item_sums(partition, step, from..to).await?;
                 for (item, value) in (from..).zip(row) {
                     items.take(&self.fold, item, value.map(|value| text(value.to_vec())));
                 }
@@ -288,6 +324,35 @@ impl Reading {
             let (found, flights) = items.end(self);
             self.found.extend(found);
             self.flights.extend(flights.into_iter().map(|one| (one, Whereabouts::Lost)));
+        }
+        Ok(())
+    }
+
+    /// The inputs and outputs of a stretch of items.
+    async fn check_item_sums(
+        &mut self,
+        partition: &Partition,
+        step: u32,
+        stretch: Range<u64>,
+    ) -> Result<(), Error> {
+        let id = self
+            .shape
+            .as_ref()
+            .and_then(|shape| shape.steps.get(step as usize))
+            .map_or("?", |step| &*step.id);
+        let id = id.to_owned();
+        let items: Vec<u64> = stretch.collect();
+        for items in items.chunks(OUTPUTS) {
+            let names: Vec<String> =
+                items.iter().flat_map(|at| [format!("i{at}"), format!("o{at}")]).collect();
+            let texts = partition.items(&self.id, step, &names).await?;
+            for (name, text) in names.iter().zip(texts) {
+                if text == ItemText::Damaged {
+                    let (what, at) = name.split_at(1);
+                    let what = if what == "i" { "input" } else { "output" };
+                    self.found.push(damaged(&format!("item {id}[{at}], {what}")));
+                }
+            }
         }
         Ok(())
     }
@@ -370,6 +435,10 @@ impl Reading {
         findings.extend(compare::run(self));
         findings
     }
+}
+
+fn damaged(place: &str) -> Finding {
+    Finding::new(Drift::Damaged, place, "a text with another checksum, or none", "what was written")
 }
 
 fn text(value: Vec<u8>) -> String {

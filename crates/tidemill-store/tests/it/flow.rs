@@ -30,6 +30,7 @@ pub(crate) async fn start_with(pool: &Pool, id: &str, deadline_ms: u64, fields: 
         fields,
         labels: &tidemill_protocol::NO_LABELS,
         parent: None,
+        given: Vec::new(),
         roots,
         more: None,
     };

@@ -87,6 +87,7 @@ pub(crate) async fn a_second_run_of_the_same_id_is_dropped(pool: &Pool) {
         fields: Vec::new(),
         labels: &tidemill_protocol::NO_LABELS,
         parent: None,
+        given: Vec::new(),
         roots: Vec::new(),
         more: None,
     };
@@ -202,6 +203,7 @@ pub(crate) async fn a_fan_out_wider_than_one_call_goes_on_where_it_stopped(pool:
         fields: Vec::new(),
         labels: &tidemill_protocol::NO_LABELS,
         parent: None,
+        given: Vec::new(),
         roots,
         more: Some(500),
     };

@@ -50,6 +50,7 @@ async fn start(pool: &Pool, runs: &[Asked<'_>]) {
                 fields: vec![("in", b"{}"), ("ten", run.tenant.as_bytes()), ("rms", b"60000")],
                 labels: &labels,
                 parent: run.id.rsplit_once('~').map(|(parent, _)| parent),
+                given: Vec::new(),
                 roots: Vec::new(),
                 more: None,
             };

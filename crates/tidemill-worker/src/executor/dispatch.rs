@@ -184,10 +184,12 @@ impl Executor {
         let id = Arc::clone(&call.context.id);
         let facts = self.shared.admission.service_of(&name, service.as_deref());
         let mut admitted = None;
-        if always || facts.is_some() || lease.is_some() || fill.is_some() || degraded.is_some() {
+        let counts_cost = owner.purse().is_some_and(|purse| purse.counts_cost());
+        if always || counts_cost || facts.is_some() || lease.is_some() || fill.is_some() || degraded.is_some()
+        {
             let kept = call.clone();
             let mut listener = None;
-            if lease.is_some() {
+            if lease.is_some() || counts_cost {
                 let (feedback, hears) = Feedback::listening();
                 call.context.feedback = feedback;
                 listener = Some(hears);

@@ -118,7 +118,8 @@ async fn items(shared: &Shared, known: &Known, step: u32) -> Vec<(u64, Bytes)> {
     let store = &shared.store.partitions()[known.place.partition as usize];
     let fields: Vec<String> = wanted.clone().map(|item| format!("i{item}")).collect();
     let found = shared.persist("reading items", || store.items(&known.part.run, step, &fields)).await;
-    wanted.zip(found).filter_map(|(item, text)| text.map(|text| (item, text))).collect()
+    // one that is damaged is as good as lost, and is told as that
+    wanted.zip(found).filter_map(|(item, text)| text.text().map(|text| (item, text))).collect()
 }
 
 pub(super) async fn ready(shared: &Arc<Shared>, known: Known, step: u32) -> Readied {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_protocol::StepState;
+use tidemill_store::ItemText;
 
 use super::Known;
 use crate::assignment::step_end;
@@ -62,9 +63,16 @@ async fn outputs(
                 array.push(b',');
             }
             // an item without output has an empty one; one without any has expired with its record
-            let Some(output) = output.or_else(|| may_lack.then(Bytes::new)) else {
-                let message = format!("the output of item {} is not in Redis any more", from + at as u64);
-                return Err(Fault::new("lost_item", message));
+            let output = match output {
+                ItemText::Text(output) => output,
+                ItemText::Missing if may_lack => Bytes::new(),
+                ItemText::Missing => {
+                    let message = format!("the output of item {} is not in Redis any more", from + at as u64);
+                    return Err(Fault::new("lost_item", message));
+                }
+                ItemText::Damaged => {
+                    return Err(super::damaged(&format!("the output of item {}", from + at as u64)));
+                }
             };
             array.extend_from_slice(if output.is_empty() { b"null" } else { &output });
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_protocol::{Part, StepRecord, StepState};
+use tidemill_store::ItemText;
 
 use super::Known;
 use crate::outcome::{Fault, Outcome, StepEnd};
@@ -48,7 +49,12 @@ async fn record_of(shared: &Shared, known: &Known, step: u32) -> Option<Bytes> {
     let found = match known.part.part {
         Part::Item { item, .. } => {
             let field = [format!("s{item}")];
-            shared.persist("reading an item's record", || store.items(run, step, &field)).await
+            shared
+                .persist("reading an item's record", || store.items(run, step, &field))
+                .await
+                .into_iter()
+                .map(ItemText::text)
+                .collect()
         }
         Part::Step { .. } | Part::Gather { .. } | Part::Finish | Part::Close | Part::Fan { .. } => {
             let wanted = [(store.keys().run(run), vec![format!("s{step}")])];

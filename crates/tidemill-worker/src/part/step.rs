@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_protocol::{Payload, StepState};
+use tidemill_store::ItemText;
 use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
@@ -66,12 +67,17 @@ pub(super) async fn ready_item(shared: &Arc<Shared>, known: Known, step: u32, it
         .persist("reading an item", || store.items(&known.part.run, step, &field))
         .await
         .pop()
-        .flatten();
-    let Some(text) = text else {
-        let end = item_end(known.run, (step, item), StepState::Failed, known.part.attempt, Duration::ZERO);
-        let fault = Fault::new("lost_item", "the item's input is not in Redis any more");
-        let ending = Ending::Item(Box::new(ItemEnd { error: Some(fault), ..end }));
-        return Readied::Done(Outcome { place: known.place, entry: known.entry, ending });
+        .unwrap_or(ItemText::Missing);
+    let text = match text {
+        ItemText::Text(text) => text,
+        ItemText::Missing => {
+            let fault = Fault::new("lost_item", "the item's input is not in Redis any more");
+            return Readied::Done(known.ended(StepState::Failed, Some(fault), true));
+        }
+        ItemText::Damaged => {
+            let fault = super::damaged("the item's input");
+            return Readied::Done(known.ended(StepState::Failed, Some(fault), true));
+        }
     };
     let (known, input) = evaluate(shared, known, move |known, limits| {
         let Some(planned) = known.run.plan.step(step) else { return Ok(Vec::new()) };
@@ -183,6 +189,7 @@ pub(super) fn assign(
     let context = Context {
         id: Arc::clone(&known.run.id),
         step: Some(audit_name),
+        iteration: then.as_ref().and_then(|then| tidemill_workflow::orchestrate::iteration(&then.turn.memo)),
         attempt,
         tenant: text("ten"),
         traceparent: text("tp"),

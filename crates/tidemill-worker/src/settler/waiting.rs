@@ -37,6 +37,7 @@ pub(super) async fn wait(
         ran: *ran,
         memo: &turn.memo,
         alarm: turn.alarm.map(|alarm| (alarm.at_ms, alarm.generation)),
+        why: &turn.why,
         read,
         letter: letter.as_ref().map(|(key, letter)| (*key, &letter[..])),
         listen: &turn.listen,

@@ -63,7 +63,26 @@ pub fn may_decide(approval: &Approval, by: &str, roles: &[String]) -> bool {
     approval.who.is_empty() || approval.who.iter().any(|who| who == by || roles.contains(who))
 }
 
+/// A question that stands open.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// From 1: of its iterations this one.
+    pub iteration: u32,
+    /// Since when, in Unix milliseconds.
+    pub since_ms: u64,
+    /// What is asked; empty where nothing was written.
+    pub prompt: String,
+    /// What is to be approved: JSON text.
+    pub subject: Option<Box<RawValue>>,
+}
+
 impl Asking {
+    /// The question that stands open, if one does.
+    pub(super) fn question(self) -> Option<Question> {
+        let Phase::Asked { since_ms, prompt, .. } = self.phase else { return None };
+        Some(Question { iteration: self.iteration, since_ms, prompt, subject: self.subject })
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             iteration: 1,

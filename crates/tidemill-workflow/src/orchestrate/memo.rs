@@ -143,6 +143,20 @@ pub(super) fn open_children(memo: &[u8]) -> Vec<String> {
     serde_json::from_slice::<Known>(memo).map(|known| known.open).unwrap_or_default()
 }
 
+/// The question that stands open in the memo of an approval.
+pub(super) fn question(memo: &[u8]) -> Option<super::Question> {
+    match Memo::read(memo).ok()?.actor {
+        Actor::Approval(asking) => asking.question(),
+        Actor::Timer(_)
+        | Actor::Signal(_)
+        | Actor::Callback(_)
+        | Actor::Child(_)
+        | Actor::Each(_)
+        | Actor::Race(_)
+        | Actor::Repeat(_) => None,
+    }
+}
+
 /// The memo of a step that is to begin anew after one that remembered this.
 pub(super) fn anew(memo: Option<&[u8]>) -> Vec<u8> {
     let known = memo.and_then(|memo| serde_json::from_slice::<Known>(memo).ok());

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::draft::{Draft, Look, fail};
-use super::memo::{raw, text};
+use super::memo::{Actor, Memo, raw, text};
 use super::timer::shown;
 use super::{ChildTarget, Then};
 use crate::expr::ExprError;
@@ -29,6 +29,15 @@ enum Phase {
     Before { at_ms: u64 },
     /// An iteration is under way.
     Under,
+}
+
+/// The iteration that a step with `repeat` is in, from 1, by its memo; `None` of any other step.
+#[must_use]
+pub fn iteration(memo: &[u8]) -> Option<u32> {
+    match serde_json::from_slice::<Memo>(memo).ok()?.actor {
+        Actor::Repeat(looping) => Some(looping.iteration),
+        _ => None,
+    }
 }
 
 impl Looping {

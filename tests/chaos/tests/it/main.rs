@@ -12,6 +12,7 @@
 
 mod clock;
 mod deaths;
+mod documents;
 mod entries;
 mod examples;
 mod ledger;

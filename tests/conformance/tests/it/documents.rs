@@ -62,7 +62,7 @@ async fn an_event_from_outside_is_heard_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_waits_forks_tries_again_and_runs_another() {
     let pool = Pool::start().await;
-    publish(&pool, "inner", "- fail: { if: .bad, raise: { error: { type: 'urn:inner', status: 418 } } }\n- ok: { set: { doubled: '${ .n * 2 }' } }").await;
+    publish(&pool, "inner", "- fail: { if: .bad == true, raise: { error: { type: 'urn:inner', status: 418 } } }\n- ok: { set: { doubled: '${ .n * 2 }' } }").await;
     publish(
         &pool,
         "outer",

@@ -1,10 +1,14 @@
 //! Worker and scheduler together, in one process, on a real Redis of the test's own.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests say what they mean by failing")]
 
+mod budgets;
+mod damage;
 mod jobs;
 mod modes;
 mod odd;
+mod operating;
 mod pool;
+mod random;
 mod reference;
 mod services;
 mod services_auto;

@@ -9,7 +9,7 @@ use crate::pool::{LONG, Pool};
 
 impl Pool {
     /// Waits until a step is in a state.
-    async fn stands(&self, run: &str, step: u32, state: StepState) -> RunRecord {
+    pub(crate) async fn stands(&self, run: &str, step: u32, state: StepState) -> RunRecord {
         let mut found = None;
         let done = tidemill_testkit::wait_until(LONG, &format!("step {step} of {run}"), async || {
             found = self.store.home().run(run).await.unwrap();

@@ -60,7 +60,14 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Outcome {
 
 async fn definition(context: &Context, word: &str) -> Outcome<(String, Definition)> {
     if is_file(word) {
-        let definition = Definition::parse(&read_file(word)?, word);
+        let text = read_file(word)?;
+        if tidemill_serverless::is_document(&text) {
+            let message = format!(
+                "{word} is a Serverless Workflow document, which has no steps to compare; compare the texts"
+            );
+            return Err(Error::failed("invalid_workflow", message));
+        }
+        let definition = Definition::parse(&text, word);
         let definition =
             definition.map_err(|problems| Error::failed("invalid_workflow", problems.to_string()))?;
         return Ok((word.to_owned(), definition));
