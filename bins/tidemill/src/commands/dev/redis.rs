@@ -116,6 +116,8 @@ fn spawn(program: &Path, folder: &Path, port: u16) -> io::Result<Child> {
         ["--appendfsync", "everysec"],
         ["--save", ""],
         ["--maxmemory-policy", "noeviction"],
+        // the items of a large `for_each` are one key: freed at once they would hold up everybody
+        ["--lazyfree-lazy-expire", "yes"],
         ["--daemonize", "no"],
         ["--logfile", LOG],
         ["--pidfile", PID_FILE],
