@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
-use tidemill_protocol::check_id;
+use tidemill_protocol::check_any_id;
 use tidemill_scheduler::{NoPlan, Plans, RunRepair};
 use tidemill_store::{Drift, Partition, RunWalk, Shape, Shapes, StepShape, Verdict};
 use tidemill_workflow::{FailurePolicy, Plan};
@@ -168,7 +168,7 @@ impl<'c> Look<'c> {
 
     async fn named(&mut self, runs: &[String]) -> Outcome {
         for run in runs {
-            check_id(run)?;
+            check_any_id(run)?;
             let mut found = None;
             for partition in self.context.partitions_for(run) {
                 if let Some(verdict) = partition.verify(run, &self.known).await? {
