@@ -90,7 +90,9 @@ impl Notice {
     /// The notice that an entry is, if it is one.
     #[must_use]
     pub fn of(fields: &[(Bytes, Bytes)]) -> Option<Self> {
-        let [(name, told)] = fields else { return None };
+        // one that was taken from the dead carries what moving adds
+        let mut own = fields.iter().filter(|(name, _)| !name.starts_with(b"_"));
+        let (Some((name, told)), None) = (own.next(), own.next()) else { return None };
         let told = std::str::from_utf8(told).ok()?;
         match &**name {
             b"ended" => Some(Self::Ended { run: told.to_owned() }),
@@ -173,5 +175,25 @@ fn bad(field: &str) -> Malformed {
         message: format!(
             "an entry with a field \"run\" is Tidemill's own, and its field {field:?} is missing or not valid"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &'static str)]) -> Vec<(Bytes, Bytes)> {
+        pairs.iter().map(|(name, value)| (Bytes::from(*name), Bytes::from(*value))).collect()
+    }
+
+    #[test]
+    fn a_notice_that_was_taken_from_the_dead_is_still_one() {
+        let ended = Notice::Ended { run: "r1".to_owned() };
+        for moved in [&[][..], &[("_entry", "1-0"), ("_deaths", "1")]] {
+            let all: Vec<_> = [("ended", "r1")].iter().chain(moved).copied().collect();
+            assert_eq!(Notice::of(&fields(&all)).as_ref(), Some(&ended));
+        }
+        assert_eq!(Notice::of(&fields(&[("ended", "r1"), ("tool", "echo")])), None);
+        assert_eq!(Notice::of(&fields(&[("_deaths", "1")])), None);
     }
 }
