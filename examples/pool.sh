@@ -45,7 +45,7 @@ await() { # what, command…
   local what=$1
   shift
   for _ in $(seq 600); do
-    "$@" >/dev/null 2>&1 && return
+    "$@" >"$folder/awaited.log" 2>&1 && return
     sleep 0.05
   done
   fail "not within 30 s: $what"
