@@ -8,6 +8,7 @@ mod close;
 mod finish;
 mod gather;
 mod moves;
+mod pause;
 mod step;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tidemill_protocol::{EntryId, ExecutionMode, Part, RunPart, RunState, StepRecord, StepState, checksum};
+use tidemill_runtime::crash::{self, Point};
 use tidemill_store::{BudgetField, Spent, StopRun};
 use tidemill_workflow::{Need, Plan, References, RunView, Scope, StepView};
 
@@ -73,7 +75,9 @@ pub(crate) async fn ready(shared: &Arc<Shared>, parts: Vec<PartEntry>) -> Vec<Re
             .iter()
             .map(|(part, plan)| (store.keys().run(&part.part.run), wanted(&part.part, plan)))
             .collect();
+        crash::before(Point::WorkerRead);
         let rows = shared.persist("reading runs", || store.run_fields(&wanted)).await;
+        crash::after(Point::WorkerRead);
         let known = parts.into_iter().zip(wanted).zip(rows).map(|(((part, plan), (_, names)), row)| {
             let fields = names.into_iter().zip(row).filter_map(|(n, v)| v.map(|v| (n, v))).collect();
             Known::new(part, plan, fields)
@@ -110,7 +114,12 @@ async fn decide(shared: &Arc<Shared>, known: Known, spent: &HashMap<String, Spen
     if known.part.deaths >= shared.settings.crash_budget {
         let deaths = known.part.deaths;
         let message = format!("{deaths} workers died while they held this step; it is not tried again");
-        return Readied::Done(known.failed(Fault::new("crash_budget", message)));
+        return Readied::Done(give_up(shared, known, Fault::new("crash_budget", message)).await);
+    }
+    if known.begins()
+        && let Some(reason) = pause::of(shared, &known)
+    {
+        return Readied::Done(pause::put_aside(shared, known, &reason).await);
     }
     let known = if known.run.mode.checks_moves() {
         match moves::check(shared, known).await {
@@ -121,22 +130,30 @@ async fn decide(shared: &Arc<Shared>, known: Known, spent: &HashMap<String, Spen
         known
     };
     if let Some(what) = known.damage() {
-        return Readied::Done(known.failed(damaged(&what)));
+        return Readied::Done(give_up(shared, known, damaged(&what)).await);
     }
     match known.part.part {
         Part::Step { step } => step::ready(shared, known, step).await,
         Part::Item { step, item } => step::ready_item(shared, known, step, item).await,
         Part::Gather { step } => Readied::Done(gather::gather(shared, known, step).await),
         Part::Finish => Readied::Done(finish::finish(known, shared).await),
-        Part::Close => Readied::Done(close::close(known)),
+        Part::Close => Readied::Done(close::close(&known)),
         Part::Fan { .. } => Readied::Done(known.fan()),
     }
+}
+
+/// A failure before anything was looked at: what the part has asked for has nobody who waits for it.
+async fn give_up(shared: &Shared, known: Known, fault: Fault) -> Outcome {
+    if let Part::Step { step } = known.part.part {
+        acting::give_up_children(shared, &known, step).await;
+    }
+    known.failed(fault)
 }
 
 /// The fields of the run that deciding this part needs.
 fn wanted(part: &RunPart, plan: &Plan) -> Vec<String> {
     let mut fields: Vec<String> =
-        ["st", "to", "md", "t1", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"]
+        ["st", "to", "pz", "md", "t1", "ten", "tp", "rp", "rt", "qu", "rms", "usr", "pri"]
             .map(str::to_owned)
             .to_vec();
     if budget::may_have_one(&part.run, plan) {

@@ -6,7 +6,7 @@ use tidemill_workflow::orchestrate::{Close, Standing, closing};
 use super::Known;
 use crate::outcome::{CloseRun, Ending, Outcome};
 
-pub(super) fn close(known: Known) -> Outcome {
+pub(super) fn close(known: &Known) -> Outcome {
     let ending = |ending| Outcome { place: known.place, entry: known.entry.clone(), ending };
     let Some(to) = known.text("to").and_then(RunState::parse) else {
         // it has ended meanwhile, or never began to
@@ -14,7 +14,7 @@ pub(super) fn close(known: Known) -> Outcome {
     };
     let seen = known.text("cs").and_then(|count| count.parse().ok()).unwrap_or(0);
     let asked = known.field("nc").is_none();
-    let next: Close = closing(&known.run.plan, &standings(&known), to, asked);
+    let next: Close = closing(&known.run.plan, &standings(known), to, asked);
     ending(Ending::Close(Box::new(CloseRun { run: known.run.clone(), seen, next })))
 }
 

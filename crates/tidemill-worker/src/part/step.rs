@@ -11,8 +11,8 @@ use tidemill_tool::{Call, Context, Feedback};
 use tidemill_workflow::{Action, Decision, ExprError, Limits, PlanStep};
 
 use super::{Known, Readied, acting};
-use crate::assignment::{Assignment, Owner, Progress, Standing, Target, item_end, step_end};
-use crate::outcome::{Ending, Expand, Fault, ItemEnd, Outcome, StepEnd, WaitStep};
+use crate::assignment::{Assignment, Owner, Progress, Standing, Target, step_end};
+use crate::outcome::{Ending, Expand, Fault, Outcome, StepEnd, WaitStep};
 use crate::shared::Shared;
 
 /// Fuel for expressions that are evaluated where they stand; heavier ones go to a thread that may block.

@@ -35,7 +35,7 @@ pub enum Close {
 #[must_use]
 pub fn closing(plan: &Plan, steps: &[Standing], to: RunState, undo: bool) -> Close {
     let state = |step: u32| steps.get(step as usize).map_or(StepState::Pending, |step| step.state);
-    if (0..plan.main()).any(|step| is_in_flight(state(step))) {
+    if (0..plan.main()).any(|step| may_run(state(step))) {
         return Close::Wait;
     }
     let mut undone = None;
@@ -85,6 +85,12 @@ const fn is_undone(to: RunState, asked: bool) -> bool {
         | RunState::Compensated
         | RunState::CompensationFailed => true,
     }
+}
+
+/// Whether somebody may be at work on it. What is put aside, for its next attempt or by a limit, is not: it may stand there for as long as
+/// a service is paused, and sees that its run is ending before it begins.
+fn may_run(state: StepState) -> bool {
+    is_in_flight(state) && !matches!(state, StepState::Parked | StepState::Retrying)
 }
 
 /// Begun and not ended; what has not begun when its run is to end does not begin any more.
