@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_protocol::{ExecutionMode, Labels, Payload};
+use tidemill_protocol::{ExecutionMode, Extras, Labels, Payload};
 use tidemill_store::{BudgetField, NewRun, RootStep};
 use tidemill_workflow::Plan;
 
@@ -54,7 +54,8 @@ impl Prepared {
         let deadline_ms = [timeout_ms, left_ms].into_iter().flatten().min().map_or(0, |bound| bound.max(1));
         let retention_ms = plan.retention_ms.unwrap_or(settings.run_retention_ms);
         let marks = marks::of(&request, plan, input.bytes())?;
-        let mut fields = vec![("rms", retention_ms.to_string().into_bytes())];
+        let mut fields = carried(extras);
+        fields.push(("rms", retention_ms.to_string().into_bytes()));
         let mut add = |name, value: Option<String>| {
             if let Some(value) = value {
                 fields.push((name, value.into_bytes()));
@@ -62,14 +63,6 @@ impl Prepared {
         };
         // what is not there is the default, so that most runs have nothing more to carry
         add("md", (mode != ExecutionMode::default()).then(|| mode.to_string()));
-        add("rt", extras.result_ttl_ms.map(|ttl| ttl.to_string()));
-        add("rp", extras.reply_to.clone());
-        add("ten", extras.tenant.clone());
-        add("usr", extras.user.clone());
-        add("pri", extras.priority.map(|priority| priority.to_string()));
-        add("tp", extras.traceparent.clone());
-        add("ts", extras.tracestate.clone());
-        add("qu", extras.queue.clone());
         add("is", Some(format!("{:08x}", tidemill_protocol::checksum(input.bytes()))));
         let membership = marks.membership.or_else(|| Membership::of_pool(&request, settings.max_live_runs));
         add(BudgetField::NAME, budget::of(&request, plan).map(|budget| budget.to_string()));
@@ -185,6 +178,21 @@ fn checked_input(request: &Request, plan: &Plan) -> Result<Payload, Box<Refusal>
         request.refuse("invalid_input", reason)
     })?;
     Ok(input)
+}
+
+/// What the request says that the run carries as it stands.
+fn carried(extras: &Extras) -> Vec<(&'static str, Vec<u8>)> {
+    let said = [
+        ("rt", extras.result_ttl_ms.map(|ttl| ttl.to_string())),
+        ("rp", extras.reply_to.clone()),
+        ("ten", extras.tenant.clone()),
+        ("usr", extras.user.clone()),
+        ("pri", extras.priority.map(|priority| priority.to_string())),
+        ("tp", extras.traceparent.clone()),
+        ("ts", extras.tracestate.clone()),
+        ("qu", extras.queue.clone()),
+    ];
+    said.into_iter().filter_map(|(name, value)| Some((name, value?.into_bytes()))).collect()
 }
 
 /// The block of the plan that is asked for, or the plan itself.
