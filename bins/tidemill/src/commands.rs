@@ -13,6 +13,7 @@ mod group;
 mod history;
 mod library;
 mod mode;
+mod pause;
 mod queues;
 mod request;
 mod result;
@@ -110,6 +111,9 @@ enum Command {
     Retry(retry::RetryArguments),
     Rerun(retry::RerunArguments),
     Skip(skip::Arguments),
+    Pause(pause::Arguments),
+    Resume(pause::ResumeArguments),
+    Paused(pause::ListArguments),
     Operations(skip::OperationsArguments),
     Audit(audit::Arguments),
     History(history::Arguments),
@@ -220,6 +224,9 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Retry(arguments) => Box::pin(retry::retry(context, arguments)).await,
         Command::Rerun(arguments) => Box::pin(retry::rerun(context, arguments)).await,
         Command::Skip(arguments) => Box::pin(skip::run(context, arguments)).await,
+        Command::Pause(arguments) => Box::pin(pause::pause(context, arguments)).await,
+        Command::Resume(arguments) => Box::pin(pause::resume(context, arguments)).await,
+        Command::Paused(pause::ListArguments {}) => Box::pin(pause::list(context)).await,
         Command::Operations(arguments) => Box::pin(skip::operations(context, arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(context, arguments)).await,
         Command::History(arguments) => Box::pin(history::run(context, arguments)).await,

@@ -166,6 +166,7 @@ mod tests {
             ended_at_ms: None,
             due_at_ms: None,
             line: None,
+            why: None,
             worker: None,
             error: None,
             items: None,

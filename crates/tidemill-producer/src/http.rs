@@ -4,6 +4,7 @@
 
 mod answer;
 mod batch;
+mod bulk;
 mod body;
 mod clients;
 mod events;
@@ -13,6 +14,7 @@ mod listener;
 mod mode;
 mod openapi;
 mod operate;
+mod pause;
 mod pool;
 mod query;
 mod results;
@@ -101,6 +103,14 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(operate::rerun))
         .routes(routes!(operate::skip))
         .routes(routes!(operate::operations))
+        .routes(routes!(pause::pause_run))
+        .routes(routes!(pause::resume_run))
+        .routes(routes!(pause::pause_workflow))
+        .routes(routes!(pause::resume_workflow))
+        .routes(routes!(pause::pause_queue))
+        .routes(routes!(pause::resume_queue))
+        .routes(routes!(pause::show))
+        .routes(routes!(bulk::bulk))
         .routes(routes!(events::follow))
         .routes(routes!(results::result))
         .routes(routes!(pool::queues))

@@ -133,7 +133,11 @@ pub async fn current(store: &Store) -> Result<ModeView, Refusal> {
 ///
 /// # Errors
 /// No reason is given, somebody else has switched it since, or Redis is not available.
-pub async fn switch(store: &Store, switching: Switching<'_>, to: ExecutionMode) -> Result<SwitchedMode, Refusal> {
+pub async fn switch(
+    store: &Store,
+    switching: Switching<'_>,
+    to: ExecutionMode,
+) -> Result<SwitchedMode, Refusal> {
     make(store, switching, ModeMove::Switch(to)).await
 }
 

@@ -4,7 +4,10 @@
 //! Whatever is done is noted with who and why: in the stream of operations of the run's partition, in the same atomic call where the
 //! run moves by it.
 
+mod bulk;
+mod cancel;
 mod decide;
+mod pause;
 mod questions;
 mod redo;
 mod signal;
@@ -17,7 +20,10 @@ use tidemill_store::{OperationRecord, Partition, RunRecord, Store};
 use tidemill_workflow::Plan;
 use utoipa::ToSchema;
 
+pub use bulk::{Act, Bulk, BulkDone, BulkRefusal, bulk};
+pub use cancel::{Cancel, cancel};
 pub use decide::{Decided, Decision, decide};
+pub use pause::{PauseView, PausedView, What, pause, paused};
 pub use questions::{QuestionPage, QuestionView, questions};
 pub use redo::{Redo, Redone, redo};
 pub use signal::{Sent, Signal, signal};

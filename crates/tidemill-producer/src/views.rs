@@ -119,6 +119,9 @@ pub struct RunView {
     pub traceparent: Option<String>,
     /// The run that asked for it.
     pub parent: Option<String>,
+    /// Who has paused it, when and why: `by`, `why`, `at_ms`.
+    #[schema(value_type = Option<Object>)]
+    pub paused: Option<Box<RawValue>>,
     /// The run that it does again, or a part of it.
     pub source: Option<String>,
     /// What it is found by.

@@ -1,7 +1,7 @@
 //! Why is this waiting? One sentence, and until when if that is known.
 
 use serde::Serialize;
-use tidemill_store::{JobStatus, Partition, Store, keys};
+use tidemill_store::{JobStatus, Partition, PauseNote, Store, keys};
 use utoipa::ToSchema;
 
 use crate::refusal::Refusal;
@@ -125,12 +125,13 @@ pub async fn run(store: &Store, workflows: &Workflows, id: &str) -> Result<Why, 
         let error = view.error.map(|error| format!(": {}", error.get())).unwrap_or_default();
         return Ok(Why::new(id, state.clone(), format!("it has ended: {state}{error}")));
     }
+    let paused = pause_sentence(store, &view).await?;
     let waiting: Vec<&StepView> = view.steps.iter().filter(|step| is_in_flight(step)).collect();
     if waiting.is_empty() {
         let why = "no step is in flight: a scheduler's auditor mends this by itself";
         return Ok(Why::new(id, state, why));
     }
-    let mut sentence: Vec<String> = Vec::new();
+    let mut sentence: Vec<String> = paused.into_iter().collect();
     for step in waiting.iter().take(5) {
         sentence.push(step_sentence(store, store.partition_of(id), step).await?);
     }
@@ -148,6 +149,18 @@ fn not_started(state: &str, ahead: u64) -> String {
         "queued" => format!("no scheduler has started it yet; {ahead} runs are asked for"),
         state => format!("it never started: {state}"),
     }
+}
+
+/// Who has paused it, or its workflow.
+async fn pause_sentence(store: &Store, view: &views::RunView) -> Result<Option<String>, Refusal> {
+    let told = |what: &str, note: &PauseNote| format!("{what} is paused by {}: {}", note.by, note.why);
+    if let Some(note) = view.paused.as_ref().and_then(|text| serde_json::from_str(text.get()).ok()) {
+        return Ok(Some(told("it", &note)));
+    }
+    let paused = store.home().paused().await?;
+    let workflow = view.workflow.as_deref().unwrap_or_default();
+    let name = workflow.split('@').next().unwrap_or_default();
+    Ok(paused.workflows.get(name).map(|note| told(&format!("workflow {name}"), note)))
 }
 
 fn is_in_flight(step: &StepView) -> bool {

@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod crash;
 pub mod duty;
 pub mod exit;
 pub mod health;

@@ -94,7 +94,7 @@ impl Duty for Courier {
     type Error = Error;
 
     async fn tick(&mut self) -> Result<Tick, Error> {
-        let left = self.ticks % LOOK_BACK == 0;
+        let left = self.ticks.is_multiple_of(LOOK_BACK);
         self.ticks += 1;
         let events = self.partition.next_events(MOST, left).await?;
         for event in &events {

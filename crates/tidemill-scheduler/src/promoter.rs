@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tidemill_runtime::crash::{self, Point};
 use tidemill_runtime::duty::{Duty, Tick};
 use tidemill_store::{Partition, keys};
 
@@ -62,7 +63,9 @@ impl Promoter {
             let won = if queue == keys::WAITS {
                 waits::wake_due(partition, &members).await?
             } else {
+                crash::before(Point::SchedulerPromote);
                 let won = partition.promote(queue, &members).await?;
+                crash::after(Point::SchedulerPromote);
                 count(won.iter().filter(|won| **won).count())
             };
             counter.inc_by(won);

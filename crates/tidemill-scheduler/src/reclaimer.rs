@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tidemill_protocol::{EntryId, Job, Part, Reader, RunPart, StepState, Work};
 use tidemill_runtime::clock::Instant;
+use tidemill_runtime::crash::{self, Point};
 use tidemill_runtime::duty::{Duty, Tick};
 use tidemill_store::{Burial, ClaimedEntry, Held, Member, Partition, Released, Slot, keys};
 
@@ -140,13 +141,17 @@ impl Ward {
                 let Some(moved) = self.take(context, (stream, group, queue), dead, ids).await? else {
                     return Ok(Progress::Alive);
                 };
+                crash::after(Point::SchedulerReclaim);
                 context.counters.reclaimed.with(&[keys::base_of(queue)]).inc_by(moved);
                 tracing::info!(consumer = dead.consumer, queue, moved, "entries taken from the dead");
             }
         }
         let streams: Vec<_> =
             self.streams.iter().map(|(stream, _, group)| (stream.clone(), *group)).collect();
-        Ok(match self.partition.forget(&dead.consumer, Some(&dead.beat), &streams).await? {
+        crash::before(Point::SchedulerForget);
+        let forgotten = self.partition.forget(&dead.consumer, Some(&dead.beat), &streams).await?;
+        crash::after(Point::SchedulerForget);
+        Ok(match forgotten {
             Some(0) => Progress::Gone,
             Some(_) => Progress::More,
             None => Progress::Alive,
@@ -161,6 +166,7 @@ impl Ward {
         dead: &Dead,
         held: &[Held],
     ) -> Result<Vec<Released>, Error> {
+        crash::before(Point::SchedulerReclaim);
         let base = keys::base_of(queue);
         let reads = |member: &Member| {
             member.reads_first

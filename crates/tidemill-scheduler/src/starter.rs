@@ -8,6 +8,7 @@ mod batch;
 mod budget;
 mod group;
 mod marks;
+mod pause;
 mod request;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_protocol::{EntryId, ExecutionMode, Notice, Reader, RunState};
+use tidemill_runtime::crash::{self, Point};
 use tidemill_runtime::duty::{Duty, Tick};
 use tidemill_runtime::health::Component;
 use tidemill_store::{
@@ -62,7 +64,11 @@ impl Starter {
 
     async fn claim(&mut self) -> Result<Vec<ClaimedEntry>, Error> {
         let wanted = [(keys::RUNS, self.context.settings.start_batch)];
+        crash::before(Point::SchedulerClaim);
         let claimed = self.claimer.claim(&wanted, true).await?;
+        if !claimed.is_empty() {
+            crash::after(Point::SchedulerClaim);
+        }
         Ok(claimed.into_iter().flat_map(|(_, entries)| entries).collect())
     }
 
@@ -95,6 +101,7 @@ impl Starter {
         }
         waits::notices(&self.context, &self.partition, notices).await?;
         let ready = self.sort_by_time(requests, &mut refusals).await?;
+        let ready = self.hold(ready).await?;
         let (plans, of_pool) = tokio::try_join!(self.plans(&ready), self.mode_of_pool(&ready))?;
         let mut prepared = Vec::with_capacity(ready.len());
         for (request, deadline_ms) in ready {
@@ -265,7 +272,9 @@ impl Starter {
     async fn try_start(&self, batch: &[Prepared]) -> Result<(), tidemill_store::Error> {
         let targets = batch::targets(batch);
         let runs: Vec<NewRun<'_>> = batch.iter().map(|run| run.new_run(&targets)).collect();
+        crash::before(Point::SchedulerStart);
         let replies = self.partition.start(&self.context.who, &targets, &runs).await?;
+        crash::after(Point::SchedulerStart);
         for (reply, run) in replies.iter().zip(batch) {
             match reply {
                 Started::Running => {

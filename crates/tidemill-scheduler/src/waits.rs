@@ -3,9 +3,11 @@
 //! Each act is one function that can be done again: a scheduler that dies between two of them leaves an entry that another finds.
 
 use bytes::Bytes;
-use tidemill_protocol::{EntryId, RunState, StepRecord, StepState};
+use tidemill_protocol::{CHILD, EntryId, RunState, StepRecord, StepState};
+use tidemill_runtime::crash::{self, Point};
 use tidemill_store::{Content, Delivered, Partition, Slot, StepLetter, keys};
 use tidemill_workflow::Plan;
+use tidemill_workflow::orchestrate::open_children;
 
 use crate::Error;
 use crate::context::{Context, count};
@@ -39,7 +41,10 @@ pub(crate) async fn wake_due(partition: &Partition, members: &[String]) -> Resul
         })
         .collect();
     let mut woken = 0;
-    for (delivered, slot) in partition.deliver(&letters).await?.into_iter().zip(&slots) {
+    crash::before(Point::SchedulerAlarm);
+    let delivered = partition.deliver(&letters).await?;
+    crash::after(Point::SchedulerAlarm);
+    for (delivered, slot) in delivered.into_iter().zip(&slots) {
         match delivered {
             Delivered::Woke | Delivered::Kept => woken += 1,
             // its run, or the step, has ended: nobody else would take the alarm away
@@ -67,9 +72,13 @@ pub(crate) async fn ended(context: &Context, partition: &Partition, run: &str) -
             tidemill_store::Error::Corrupt("a run's fields did not come as asked for".to_owned())
         })?;
     let text = |value: Option<Bytes>| value.map(|value| String::from_utf8_lossy(&value).into_owned());
-    let Some(state) = text(state).as_deref().and_then(RunState::parse).filter(|state| state.is_terminal())
-    else {
-        // it is ending, or it has expired since
+    let state = text(state);
+    if state.is_none() {
+        tell_of_lost(context, partition, run).await?;
+        return Ok(partition.drop_mail(run).await?);
+    }
+    let Some(state) = state.as_deref().and_then(RunState::parse).filter(|state| state.is_terminal()) else {
+        // it is ending
         if to.is_some() {
             wake_all(context, partition, (run, &text(workflow).unwrap_or_default())).await?;
         }
@@ -92,7 +101,50 @@ pub(crate) async fn ended(context: &Context, partition: &Partition, run: &str) -
     if waits.is_some() {
         let workflow = text(workflow).unwrap_or_default();
         wake_all(context, partition, (run, &workflow)).await?;
+        drop_alarms(context, partition, (run, &workflow)).await?;
         partition.drop_mail(run).await?;
+    }
+    Ok(())
+}
+
+/// A run that was asked for is not there: its request was cancelled before it began, or its record was gone before its end was told.
+/// Whoever waits for it would do so for ever.
+async fn tell_of_lost(context: &Context, partition: &Partition, run: &str) -> Result<(), Error> {
+    let Some((parent, own)) = run.rsplit_once(CHILD) else { return Ok(()) };
+    let head = partition.fields_of(parent, None, &["wf".to_owned()]).await?;
+    let (workflow, _) = workflow_and_record(head);
+    if workflow.is_empty() {
+        return Ok(());
+    }
+    let Some(plan) = plan_of(context, &workflow).await? else { return Ok(()) };
+    for (at, step) in (0_u32..).zip(&plan.steps).filter(|(_, step)| step.is_orchestrated()) {
+        let Some(key) = own.strip_prefix(&*step.id).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        let memo = partition.fields_of(parent, None, &[format!("w{at}")]).await?.into_iter().next().flatten();
+        if !memo.is_some_and(|memo| open_children(&memo).iter().any(|open| open == key)) {
+            continue;
+        }
+        let message = format!("run {run} was cancelled before it began, or its record is gone");
+        let error = serde_json::json!({ "code": "child_gone", "message": message }).to_string();
+        let told = (RunState::Cancelled, None, Some(error.as_bytes()));
+        tell_parent(context, partition, &format!("{parent} {at} {key}"), told).await?;
+    }
+    Ok(())
+}
+
+/// Takes away the alarms of a run that has ended: they may lie far ahead, and mean nothing any more.
+async fn drop_alarms(
+    context: &Context,
+    partition: &Partition,
+    (run, workflow): (&str, &str),
+) -> Result<(), Error> {
+    let Some(plan) = plan_of(context, workflow).await? else { return Ok(()) };
+    let members: Vec<String> = (0_u32..)
+        .zip(&plan.steps)
+        .filter(|(_, step)| step.is_orchestrated())
+        .map(|(at, step)| Slot { run: run.to_owned(), step: at, item: None, name: step.id.to_string() }.member())
+        .collect();
+    for stretch in members.chunks(500) {
+        partition.drop_due(keys::WAITS, stretch).await?;
     }
     Ok(())
 }
@@ -131,7 +183,9 @@ pub(crate) async fn tell_parent(
         queue: keys::base_of(&record.queue),
         content: Content::News { key: &format!("ended.{key}"), payload: &payload },
     };
+    crash::before(Point::SchedulerEnded);
     let _ = partition.deliver(&[letter]).await?;
+    crash::after(Point::SchedulerEnded);
     Ok(())
 }
 

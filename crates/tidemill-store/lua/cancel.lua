@@ -10,6 +10,13 @@ local function keep_cancelled(fields, id, result, now)
   end
 end
 
+-- Who waits for a run that will not be hears of it.
+local function tell_of(stream, fields)
+  if fields and field(fields, '_parent') then
+    redis.call('XADD', stream, '*', 'ended', field(fields, '_id') or field(fields, 'id') or '-')
+  end
+end
+
 local function cancel(keys, args)
   local stream, due, deferred, cancelled, result, line = unpack(keys)
   local id, group, reason, queue = unpack(args)
@@ -25,6 +32,7 @@ local function cancel(keys, args)
     -- whoever starts runs lets the next of its group have the turn
     local of_group = fields and field(fields, '_group')
     if of_group then redis.call('XADD', stream, '*', 'left', id .. ' ' .. of_group) end
+    tell_of(stream, fields)
     return 'cancelled'
   end
   if string.match(id, '^%d+%-%d+$') then
@@ -32,6 +40,7 @@ local function cancel(keys, args)
     local fields = (held.err or #held == 0) and fields_of(stream, id)
     if fields and not field(fields, 'run') and redis.call('XDEL', stream, id) == 1 then
       keep_cancelled(fields, id, result, now)
+      tell_of(stream, fields)
       return 'cancelled'
     end
   end

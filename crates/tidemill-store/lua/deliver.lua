@@ -20,8 +20,9 @@ local function deliver_one(due, deferred, o, keys, at, now)
   if not was or STEP_ENDED[was.state] then return -1 end
   if not is_due and o.expect ~= '' and o.expect ~= found[4] then return -1 end
   -- of a run that has ended nobody reads letters any more, and its mail is gone
-  if o.key ~= '' and not RUN_ENDED[state] and not post(mail, o.step, o.key, o.payload) then return 0 end
-  if was.state ~= 'waiting' then return 2 end
+  local news = o.key == '' or RUN_ENDED[state] or post(mail, o.step, o.key, o.payload)
+  -- one that waits has read all: should a letter lie there all the same, it is woken for it
+  if was.state ~= 'waiting' then return news and 2 or 0 end
   local change = open_change(run, audit, now, found[2])
   change.flight = tonumber(found[3]) or 0
   wake(change, state, target, o, was)

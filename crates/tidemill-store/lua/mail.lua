@@ -90,14 +90,19 @@ local function listen(mail, step, name)
   return false
 end
 
--- A step's letters, unread: keys and payloads in turn.
+-- A step's letters, unread, the oldest first: keys and payloads in turn. Not more than one reply should carry: whoever puts the step to
+-- wait finds it ready again for the rest.
+local MOST_LETTERS, MOST_LETTER_BYTES = 500, 4194304
+
 local function read_mail(keys, args)
   local mail = keys[1]
   local step = args[1]
-  local out = {}
+  local out, n, bytes = {}, 0, 0
   for key in string.gmatch(redis.call('HGET', mail, 'k:' .. step) or '', '%S+') do
-    out[#out + 1] = key
-    out[#out + 1] = redis.call('HGET', mail, step .. ':' .. key) or ''
+    if n >= MOST_LETTERS * 2 or bytes >= MOST_LETTER_BYTES then break end
+    local payload = redis.call('HGET', mail, step .. ':' .. key) or ''
+    out[n + 1], out[n + 2] = key, payload
+    n, bytes = n + 2, bytes + #payload
   end
   return out
 end

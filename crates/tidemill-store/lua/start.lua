@@ -43,6 +43,8 @@ local function start(keys, args)
       replies[i] = 0
     elseif exists or unwanted then
       redis.call('XDEL', requests, entry)
+      -- who waits for it hears that it will not be
+      if not exists then redis.call('XADD', requests, '*', 'ended', id) end
       replies[i] = exists and -2 or -6
     else
       redis.call('XDEL', requests, entry)

@@ -62,6 +62,8 @@ local function wait(keys, args)
   end
   set_alarm(due, deferred, member, alarm_ms, generation)
   put(change, 's' .. step, record('waiting', attempt, was.ready, started, '-', who, '-', base(was.queue)))
+  -- its tool has answered: what it does next has all its attempts before it
+  if own[1] then was.attempt = '1' end
   change.flight = change.flight - 1
   if more then
     -- it does not wait, so neither does the run

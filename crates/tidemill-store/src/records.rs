@@ -58,6 +58,8 @@ pub struct RunRecord {
     pub errors: BTreeMap<u32, String>,
     /// The queue of the steps that name none, where the caller named one.
     pub queue: Option<String>,
+    /// Who has paused it, when and why: JSON text.
+    pub paused: Option<String>,
     /// The run whose steps it was given.
     pub source: Option<String>,
     /// What steps that wait remember, JSON text.
@@ -117,6 +119,7 @@ impl RunRecord {
             outputs: BTreeMap::new(),
             errors: BTreeMap::new(),
             queue: None,
+            paused: None,
             source: None,
             memos: BTreeMap::new(),
             whys: BTreeMap::new(),
@@ -132,7 +135,7 @@ impl RunRecord {
                 "usr" => run.user = Some(text(&value)),
                 "pri" => run.priority = text(&value).parse().ok(),
                 "tp" => run.traceparent = Some(text(&value)),
-                "lb" | "qu" | "src" | "grp" | "md" | "bs" | "bc" => run.mark(&name, &value),
+                "lb" | "qu" | "pz" | "src" | "grp" | "md" | "bs" | "bc" => run.mark(&name, &value),
                 "in" => run.input = value,
                 "out" => run.output = Some(value),
                 "err" => run.error = Some(text(&value)),
@@ -155,6 +158,7 @@ impl RunRecord {
         match name {
             "lb" => self.labels = Labels::stored(value),
             "qu" => self.queue = Some(text(value)),
+            "pz" => self.paused = Some(text(value)),
             "src" => self.source = Some(text(value)),
             "grp" => self.group = Some(text(value)),
             "md" => self.mode = ExecutionMode::parse(&text(value)).unwrap_or_default(),

@@ -252,6 +252,7 @@ pub(crate) fn of_job(shared: &Shared, place: Place, entry: EntryId, job: Job) ->
     let context = Context {
         id,
         step: None,
+        iteration: None,
         attempt,
         tenant: text(extras.as_ref().and_then(|extras| extras.tenant.as_ref())),
         traceparent: text(extras.as_ref().and_then(|extras| extras.traceparent.as_ref())),

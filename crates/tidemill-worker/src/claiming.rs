@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tidemill_runtime::crash::{self, Point};
 use tidemill_runtime::health::Component;
 use tidemill_store::{ClaimedEntry, Claimer, Error, keys};
 use tokio::sync::Notify;
@@ -33,12 +34,16 @@ pub(crate) async fn run(
             room = shared.capacity.room_for_some() =>
                 room.div_ceil(shared.store.partitions().len()).min(shared.settings.max_batch),
         };
+        crash::before(Point::WorkerClaim);
         let claimed = tokio::select! {
             biased;
             // a reply that is on its way is lost with this; the drain's last sweep finds what it claimed
             () = token.cancelled() => return Ok(()),
             claimed = claim(&shared, &mut claimer, &mut random, room) => claimed,
         };
+        if claimed.as_ref().is_ok_and(|batches| !batches.is_empty()) {
+            crash::after(Point::WorkerClaim);
+        }
         match claimed {
             Ok(batches) => {
                 if failing {
@@ -91,10 +96,16 @@ async fn claim(
     room: usize,
 ) -> Result<Vec<(usize, Vec<ClaimedEntry>)>, Error> {
     let queues = &shared.queues;
-    if queues.served().len() == 1 {
-        return read(queues, claimer, &[(0, room)], true).await;
+    let mut turn = queues.turn(random);
+    turn.retain(|queue| !shared.pauses.has_queue(queues.name(*queue)));
+    match turn.as_slice() {
+        [] => {
+            shared.pauses.resumed(queues.served()).await;
+            return Ok(Vec::new());
+        }
+        [queue] => return read(queues, claimer, &[(*queue, room)], true).await,
+        _ => {}
     }
-    let turn = queues.turn(random);
     let shares = queues.shares(&turn, room);
     let (mut claimed, mut left) = (Vec::new(), room);
     for (queue, share) in turn.iter().zip(shares) {

@@ -17,6 +17,7 @@ pub mod metrics;
 mod modes;
 mod outcome;
 mod part;
+mod pausing;
 mod plans;
 mod queues;
 mod settings;

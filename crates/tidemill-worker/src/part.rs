@@ -82,7 +82,8 @@ pub(crate) async fn ready(shared: &Arc<Shared>, parts: Vec<PartEntry>) -> Vec<Re
             let fields = names.into_iter().zip(row).filter_map(|(n, v)| v.map(|v| (n, v))).collect();
             Known::new(part, plan, fields)
         });
-        let known: Vec<Known> = known.collect();
+        let mut known: Vec<Known> = known.collect();
+        pause::inherit(shared, store, &mut known).await;
         let spent = budget::spent(shared, store, &known).await;
         for known in known {
             readied.push(decide(shared, known, &spent).await);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tidemill_protocol::{EntryId, StepState};
+use tidemill_runtime::crash;
 use tidemill_store::{
     Burial, Completion, Deferral, Dependent, Expansion, FinishRun, Held, ItemOutcome, Parking, Partition,
     Settled, StepOutcome, keys,
@@ -68,6 +69,7 @@ pub(crate) async fn run(
 
 async fn settle(shared: &Shared, store: &Partition, group: &Group) {
     let queue = |index: &u16| shared.queues.name(*index as usize);
+    crash::before(group.point());
     match group {
         Group::Acknowledge(at, entries) => acknowledge(shared, store, queue(at), entries).await,
         Group::Complete(at, jobs) => complete(shared, store, queue(at), jobs).await,
@@ -82,6 +84,7 @@ async fn settle(shared: &Shared, store: &Partition, group: &Group) {
         Group::Wait(at, entry, wait) => waiting::wait(shared, store, queue(at), (entry, wait)).await,
         Group::Close(at, entry, close) => waiting::close(shared, store, queue(at), (entry, close)).await,
     }
+    crash::after(group.point());
 }
 
 fn count(shared: &Shared, answers: &[bool]) {
@@ -362,7 +365,7 @@ const LONGEST_UNBOUNDED_MS: u64 = 7 * 24 * 3600 * 1000;
 const ITEMS: usize = 500;
 
 /// Long enough for the run to end and its retention to pass, whatever its caller's deadline; its end makes this shorter.
-fn keep_items_ms(run: &RunRef) -> u64 {
+pub(crate) fn keep_items_ms(run: &RunRef) -> u64 {
     run.retention_ms.saturating_add(run.plan.timeout_ms.unwrap_or(0).max(LONGEST_UNBOUNDED_MS))
 }
 

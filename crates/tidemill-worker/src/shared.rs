@@ -17,6 +17,7 @@ use crate::capacity::Capacity;
 use crate::metrics::WorkerMetrics;
 use crate::modes::ModeRuns;
 use crate::outcome::Lane;
+use crate::pausing::Pauses;
 use crate::plans::Plans;
 use crate::queues::Queues;
 use crate::settings::Settings;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Cache,
     pub(crate) modes: ModeRuns,
     pub(crate) spending: Spending,
+    pub(crate) pauses: Pauses,
     /// One for each partition and [`Lane`].
     pub(crate) backlogs: Vec<[Backlog; 2]>,
 }

@@ -106,6 +106,7 @@ impl Worker {
             limits: Limits { output_bytes: settings.max_output_bytes, ..Limits::default() },
             modes: ModeRuns::new(&metrics.run_seconds),
             spending: crate::budget::Spending::default(),
+            pauses: crate::pausing::Pauses::default(),
             metrics,
             backlogs,
             admission,
@@ -196,6 +197,7 @@ impl Worker {
         shared.store.check().await?;
         // before anything is claimed: nothing may run past its limits
         shared.admission.read(&shared.store.services()).await?;
+        shared.pauses.read(shared.store.home()).await?;
         self.member.started_at_ms = shared.store.home().now_ms().await?;
         let tools: Vec<(String, String)> = shared
             .registry
@@ -233,6 +235,14 @@ impl Worker {
             tokio::select! {
                 () = ended.cancelled() => {}
                 () = shared.capacity.follow_rate() => {}
+            }
+            Ok::<(), Error>(())
+        });
+        let (shared, ended) = (Arc::clone(&self.shared), keeping.clone());
+        tasks.spawn("pauses", OnFailure::Log, async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = shared.pauses.follow(&shared.store) => {}
             }
             Ok::<(), Error>(())
         });

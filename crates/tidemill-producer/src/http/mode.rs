@@ -85,8 +85,7 @@ pub(super) async fn switch(
     asker: Asker,
     request: Request,
 ) -> Result<Json<SwitchedMode>, Refusal> {
-    let asked: SwitchRequest =
-        read(&door, request, "{\"mode\": \"hybrid\", \"reason\": \"…\"}").await?;
+    let asked: SwitchRequest = read(&door, request, "{\"mode\": \"hybrid\", \"reason\": \"…\"}").await?;
     let to = modes::mode_of(&asked.mode)?;
     let who = who(&asker, asked.by.as_deref());
     let switching = Switching { who: &who, reason: &asked.reason, version: asked.version };
@@ -135,7 +134,11 @@ pub(super) fn who(asker: &Asker, by: Option<&str>) -> String {
     named.map_or_else(|| asker.who().to_owned(), |by| format!("{by} ({})", asker.who()))
 }
 
-pub(super) async fn read<T: DeserializeOwned>(door: &Door, request: Request, example: &str) -> Result<T, Refusal> {
+pub(super) async fn read<T: DeserializeOwned>(
+    door: &Door,
+    request: Request,
+    example: &str,
+) -> Result<T, Refusal> {
     let settings = door.intake().settings();
     let within = Duration::from_millis(settings.body_timeout_ms);
     let body = body::read(request, settings.max_body_bytes, within).await?;

@@ -139,6 +139,7 @@ fn empty(id: &str) -> RunView {
         mode: None,
         traceparent: None,
         parent: id.rsplit_once(CHILD).map(|(parent, _)| parent.to_owned()),
+        paused: None,
         source: None,
         labels: Labels::default(),
         group: None,
@@ -176,6 +177,7 @@ async fn started(
     view.tenant = record.tenant;
     view.mode = Some(record.mode.as_str());
     view.traceparent = record.traceparent;
+    view.paused = record.paused.and_then(raw);
     view.source = record.source;
     view.labels = record.labels;
     view.group = record.group;

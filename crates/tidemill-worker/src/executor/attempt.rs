@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tidemill_protocol::{ErrorClass, Payload};
+use tidemill_runtime::crash::{self, Point};
 use tidemill_tool::{ToolError, ToolFuture};
 use tokio::sync::oneshot;
 
@@ -28,6 +29,7 @@ fn panicked(panic: &(dyn Any + Send)) -> ToolError {
 
 /// Makes the future and polls it once; the answer, or the future that has to wait.
 pub(super) fn begin(make: impl FnOnce() -> ToolFuture) -> Result<Answer, ToolFuture> {
+    crash::before(Point::WorkerEffect);
     let mut future = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(future) => future,
         Err(panic) => return Ok(Err(panicked(&*panic))),
@@ -35,7 +37,10 @@ pub(super) fn begin(make: impl FnOnce() -> ToolFuture) -> Result<Answer, ToolFut
     // nobody is woken by this poll: whoever gets the future polls it again with a waker of its own
     let mut context = Context::from_waker(Waker::noop());
     match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut future).poll(&mut context))) {
-        Ok(Poll::Ready(answer)) => Ok(answer),
+        Ok(Poll::Ready(answer)) => {
+            crash::after(Point::WorkerEffect);
+            Ok(answer)
+        }
         Ok(Poll::Pending) => Err(future),
         Err(panic) => Ok(Err(panicked(&*panic))),
     }
@@ -44,7 +49,7 @@ pub(super) fn begin(make: impl FnOnce() -> ToolFuture) -> Result<Answer, ToolFut
 /// Waits for the rest of an attempt. Dropping the tool's future is what stops it.
 pub(super) async fn rest(future: ToolFuture, timeout: Duration, stopped: oneshot::Receiver<End>) -> End {
     let guarded = AssertUnwindSafe(future).catch_unwind();
-    tokio::select! {
+    let end = tokio::select! {
         biased;
         // an error means that the executor is gone: the process ends, and others take the work over
         why = stopped => why.unwrap_or(End::HandedBack),
@@ -56,7 +61,9 @@ pub(super) async fn rest(future: ToolFuture, timeout: Duration, stopped: oneshot
                 Err(ToolError::new(ErrorClass::Timeout, "timeout", message))
             }
         }),
-    }
+    };
+    crash::after(Point::WorkerEffect);
+    end
 }
 
 #[cfg(test)]

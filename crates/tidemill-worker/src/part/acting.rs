@@ -100,11 +100,20 @@ async fn mail(shared: &Shared, known: &Known, step: u32) -> (Vec<String>, Vec<Ev
                 let problem =
                     other.err().map_or_else(|| "of an unknown kind".to_owned(), |error| error.to_string());
                 tracing::warn!(run = known.part.run, step, key, problem, "a letter to a step is dropped");
+                events.extend(unreadable(&key));
             }
         }
         read.push(key);
     }
     (read, events)
+}
+
+/// That a child has ended must be heard even where what it brought cannot be read: nobody tells it again.
+fn unreadable(key: &str) -> Option<Event> {
+    let child = key.strip_prefix("ended.")?.to_owned();
+    let message = "how it ended cannot be read: its output or error is no JSON text (any more)";
+    let error = Fault::new("damaged_value", message).json();
+    Some(Event::Ended { child, state: RunState::Failed, output: None, error: Some(error.into()) })
 }
 
 /// The items that the step needs now: few, and none for nearly all steps.
@@ -196,7 +205,7 @@ async fn follow(
         Then::End(output) => ended(output.into()),
         Then::Gather { total } => {
             let run = (&*known.part.run, step);
-            crate::settler::keep(shared, store, run, (&turn, known.run.retention_ms)).await;
+            crate::settler::keep(shared, store, run, (&turn, crate::settler::keep_items_ms(&known.run))).await;
             match super::gather::kept(shared, &known, step, total).await {
                 Ok(output) => ended(output),
                 Err(fault) => known.failed(fault),

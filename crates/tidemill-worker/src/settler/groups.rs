@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_protocol::EntryId;
+use tidemill_runtime::crash::Point;
 
 use super::Owned;
 use crate::outcome::{
@@ -26,6 +27,26 @@ pub(super) enum Group {
     Finish(u16, EntryId, Box<Finish>),
     Wait(u16, EntryId, Box<WaitStep>),
     Close(u16, EntryId, Box<CloseRun>),
+}
+
+impl Group {
+    /// Where a test may let the worker die.
+    pub(super) const fn point(&self) -> Point {
+        match self {
+            Self::Acknowledge(..) => Point::WorkerAcknowledge,
+            Self::Complete(..) => Point::WorkerComplete,
+            Self::Bury(..) => Point::WorkerBury,
+            Self::Defer(..) => Point::WorkerDefer,
+            Self::Park(..) => Point::WorkerPark,
+            Self::Release(..) => Point::WorkerRelease,
+            Self::Step(..) => Point::WorkerStep,
+            Self::Item(..) => Point::WorkerItem,
+            Self::Expand(..) => Point::WorkerExpand,
+            Self::Finish(..) => Point::WorkerFinish,
+            Self::Wait(..) => Point::WorkerWait,
+            Self::Close(..) => Point::WorkerClose,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
