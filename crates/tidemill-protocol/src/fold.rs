@@ -48,9 +48,12 @@ impl Course {
     }
 
     /// The attempt that a move from here belongs to. Only what waited for its next attempt begins one; brought back by somebody
-    /// before that was due, it is still the attempt before.
+    /// before that was due, it is still the attempt before. A step whose tool has answered, and that goes on, has all its attempts
+    /// before it again.
     fn next_attempt(&self, record: &AuditRecord) -> u32 {
-        if self.state == StepState::Retrying && record.to == "ready" && record.who.is_none() {
+        if self.state == StepState::Waiting && record.to == "ready" && record.attempt == 1 {
+            1
+        } else if self.state == StepState::Retrying && record.to == "ready" && record.who.is_none() {
             self.attempt.saturating_add(1)
         } else {
             self.attempt
