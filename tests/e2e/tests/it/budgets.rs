@@ -196,7 +196,7 @@ async fn of_a_group_never_more_run_than_may_while_all_get_their_turn() {
     .await;
     let mut commands = String::new();
     for at in 0..RUNS {
-        writeln!(commands, "XADD tm:{{0}}:runs * workflow few id r{at} input {{\"of\":\"x\"}}").unwrap();
+        writeln!(commands, "XADD tm:{{0}}:runs * workflow few id r{at} input '{{\"of\":\"x\"}}'").unwrap();
     }
     pool.pipe(&commands).await;
     tidemill_testkit::wait_until(LONG, "all runs", async || {
