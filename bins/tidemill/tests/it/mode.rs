@@ -15,16 +15,28 @@ async fn the_mode_is_switched_rolled_back_and_told() {
     assert!(cli.run(&switch).await.ok().starts_with("runs start optimized from now on; it was hybrid"));
     assert_eq!(cli.run(&switch).await.ok(), "the mode is optimized already\n");
     let now = cli.run(&["mode", "get"]).await.ok();
-    assert!(now.starts_with("optimized, since 2") && now.contains("by ada (cli:") && now.ends_with(": one at a time\n"), "{now}");
+    assert!(
+        now.starts_with("optimized, since 2")
+            && now.contains("by ada (cli:")
+            && now.ends_with(": one at a time\n"),
+        "{now}"
+    );
     let document = cli.run(&["mode", "get", "--json"]).await.document();
-    assert_eq!((&document["mode"], &document["before"], &document["version"]), (&json!("optimized"), &json!("hybrid"), &json!(1)));
+    assert_eq!(
+        (&document["mode"], &document["before"], &document["version"]),
+        (&json!("optimized"), &json!("hybrid"), &json!(1))
+    );
     let late = ["mode", "switch", "classic", "--reason", "x", "--version", "0"];
     let error = cli.run(&late).await.refused(1);
     assert!(error.contains("it is optimized now"), "{error}");
     assert!(cli.run(&["mode", "rollback", "--reason", "enough"]).await.ok().contains("hybrid"));
     let table = shape(&cli.run(&["mode", "history"]).await.ok());
     assert_eq!(table[0], "WHEN NO WHAT FROM TO BY WHY");
-    assert!(table[1].contains("rollback optimized hybrid cli:") && table[2].contains("switch hybrid optimized ada"), "{table:?}");
+    assert!(
+        table[1].contains("rollback optimized hybrid cli:")
+            && table[2].contains("switch hybrid optimized ada"),
+        "{table:?}"
+    );
     assert_eq!(cli.run(&["mode", "history", "--limit", "1", "--json"]).await.documents().len(), 1);
 }
 
@@ -58,7 +70,10 @@ async fn runs_of_each_mode_are_counted_and_timed() {
     })
     .await
     .unwrap();
-    assert_eq!((&metrics["currentMode"], &metrics["executionsByMode"]["classic"]), (&json!("hybrid"), &json!(2)));
+    assert_eq!(
+        (&metrics["currentMode"], &metrics["executionsByMode"]["classic"]),
+        (&json!("hybrid"), &json!(2))
+    );
     let table = shape(&cli.run(&["mode", "metrics"]).await.ok());
     assert_eq!(table[0], "MODE STARTED ENDED AVERAGE P# P# NOW");
     assert!(table[2].starts_with("hybrid # #") && table[2].ends_with("current"), "{table:?}");
@@ -66,8 +81,12 @@ async fn runs_of_each_mode_are_counted_and_timed() {
 
 #[tokio::test]
 async fn variables_of_other_engines_are_settings_and_contradictions_are_refused() {
-    let cli = || Cli::new("redis://127.0.0.1:1").with_variable("MAX_WORKERS", "7").with_variable("TIMEOUT_MS", "1234");
-    let cli_of = |mode| cli().with_variable("WORKFLOW_ENGINE_MODE", mode).with_variable("MAX_CONCURRENT_EXECUTIONS", "50");
+    let cli = || {
+        Cli::new("redis://127.0.0.1:1").with_variable("MAX_WORKERS", "7").with_variable("TIMEOUT_MS", "1234")
+    };
+    let cli_of = |mode| {
+        cli().with_variable("WORKFLOW_ENGINE_MODE", mode).with_variable("MAX_CONCURRENT_EXECUTIONS", "50")
+    };
     let printed = cli_of("state_machine").run(&["config", "print"]).await.ok();
     for line in [
         "max_parallel: 7  # variable MAX_WORKERS",

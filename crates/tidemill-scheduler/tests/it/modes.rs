@@ -8,7 +8,9 @@ use tidemill_testkit::wait_until;
 use crate::pool::{Pool, SOON, quick};
 
 async fn begun(pool: &Pool, id: &str) -> (String, String) {
-    wait_until(SOON, &format!("the start of {id}"), async || pool.home().run(id).await.unwrap().is_some()).await.unwrap();
+    wait_until(SOON, &format!("the start of {id}"), async || pool.home().run(id).await.unwrap().is_some())
+        .await
+        .unwrap();
     let field = async |name| pool.server.cli(&["HGET", &pool.home().keys().run(id), name]).await.unwrap();
     (field("md").await.trim().to_owned(), field("s1").await.trim().to_owned())
 }
@@ -25,13 +27,22 @@ async fn what_the_settings_say_is_put_in_force_once() {
     let settings = |mode: ExecutionMode| Settings { mode: Some(mode), ..quick() };
     let first = pool.schedule(settings(Classic)).await;
     assert_eq!(pool.home().execution_mode().await.unwrap(), Classic);
-    wait_until(SOON, "the gauge", async || first.metrics.text().contains("tidemill_execution_mode{mode=\"classic\"} 1")).await.unwrap();
+    wait_until(SOON, "the gauge", async || {
+        first.metrics.text().contains("tidemill_execution_mode{mode=\"classic\"} 1")
+    })
+    .await
+    .unwrap();
     pool.home().switch_mode(("ada", "by hand"), ModeMove::Switch(Optimized), None).await.unwrap();
     let again = pool.schedule(settings(Classic)).await;
-    assert_eq!(pool.home().execution_mode().await.unwrap(), Optimized, "a start does not undo what people have switched");
+    assert_eq!(
+        pool.home().execution_mode().await.unwrap(),
+        Optimized,
+        "a start does not undo what people have switched"
+    );
     let other = pool.schedule(settings(Hybrid)).await;
     assert_eq!(pool.home().execution_mode().await.unwrap(), Hybrid, "other settings are followed");
-    let told: Vec<String> = pool.home().mode_changes(10).await.unwrap().into_iter().map(|change| change.by).collect();
+    let told: Vec<String> =
+        pool.home().mode_changes(10).await.unwrap().into_iter().map(|change| change.by).collect();
     assert_eq!(told.len(), 3);
     assert!(told[0].contains(&other.name) && told[1] == "ada" && told[2].contains(&first.name), "{told:?}");
     drop(again);
@@ -55,7 +66,11 @@ async fn the_request_goes_before_the_workflow_and_the_workflow_before_the_pool()
     ] {
         ask(&pool, workflow, id, more).await;
         let (mode, second) = begun(&pool, id).await;
-        assert_eq!((mode.as_str(), second.as_str()), (expected, ""), "{id}: in order, the second step waits for its turn");
+        assert_eq!(
+            (mode.as_str(), second.as_str()),
+            (expected, ""),
+            "{id}: in order, the second step waits for its turn"
+        );
     }
     ask(&pool, "own", "o3", &["mode", "hybrid"]).await;
     let (mode, second) = begun(&pool, "o3").await;
@@ -66,7 +81,10 @@ async fn the_request_goes_before_the_workflow_and_the_workflow_before_the_pool()
 async fn a_mode_that_is_damaged_stops_no_run_and_a_bound_is_given_to_who_has_none() {
     let pool = Pool::start().await;
     pool.home().publish("plain", 1, "name: plain\nsteps: [{ id: a, tool: echo }]\n").await.unwrap();
-    pool.home().publish("own", 1, "name: own\ntimeout_ms: 5000\nsteps: [{ id: a, tool: echo }]\n").await.unwrap();
+    pool.home()
+        .publish("own", 1, "name: own\ntimeout_ms: 5000\nsteps: [{ id: a, tool: echo }]\n")
+        .await
+        .unwrap();
     let _scheduler = pool.schedule(Settings { run_timeout_ms: Some(60_000), ..quick() }).await;
     pool.server.cli(&["SET", &pool.home().keys().mode(), "x"]).await.unwrap();
     for (workflow, least, most) in [("plain", 50_000, 60_000), ("own", 1, 5_000)] {

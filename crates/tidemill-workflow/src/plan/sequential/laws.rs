@@ -100,7 +100,8 @@ fn workflows() -> impl Strategy<Value = (Value, Vec<Option<i64>>)> {
         let mut gives = Vec::new();
         let mut written: Vec<(u64, Value)> = Vec::new();
         for (at, ((needs, join, continues, asks, given), place)) in steps.iter().enumerate() {
-            let mut needs: Vec<usize> = needs.iter().filter(|_| at > 0).map(|need| need.index(at.max(1))).collect();
+            let mut needs: Vec<usize> =
+                needs.iter().filter(|_| at > 0).map(|need| need.index(at.max(1))).collect();
             needs.sort_unstable();
             needs.dedup();
             let join = match (join, needs.len()) {
@@ -113,7 +114,9 @@ fn workflows() -> impl Strategy<Value = (Value, Vec<Option<i64>>)> {
                 "needs": needs.iter().map(|need| format!("s{need}")).collect::<Vec<_>>() });
             // what a step of another join sees of its needs depends on who is quicker
             if let (true, "all", Some(need)) = (*asks, join.as_str().unwrap_or_default(), needs.first()) {
-                step["when"] = json!(format!("${{ (.steps.s{need}.output | type) != \"number\" or .steps.s{need}.output > 3 }}"));
+                step["when"] = json!(format!(
+                    "${{ (.steps.s{need}.output | type) != \"number\" or .steps.s{need}.output > 3 }}"
+                ));
             }
             written.push((*place, step));
             gives.push(*given);
@@ -135,7 +138,8 @@ fn choose_between(written: &mut [(u64, Value)]) {
         if written[at + 1..at + 3].iter().all(|(_, step)| step["join"] == "all") {
             let [a, b] = [at + 1, at + 2].map(|next| json!([format!("s{next}")]));
             let first = at % 2 == 0;
-            written[at].1["switch"] = json!([{ "when": format!("${{ {first} }}"), "then": a }, { "default": b }]);
+            written[at].1["switch"] =
+                json!([{ "when": format!("${{ {first} }}"), "then": a }, { "default": b }]);
             written[at].1.as_object_mut().unwrap().remove("tool");
         }
     }
@@ -177,7 +181,10 @@ fn of_the_steps_that_could_come_next_the_first_in_the_file_does() {
     let plan = Plan::from_source(text, "w", &AnyTool).unwrap();
     let in_order = plan.in_order();
     assert_eq!((in_order.roots(), in_order.sinks()), (&[1][..], plan.sinks()));
-    assert_eq!([1, 2, 0, 3].map(|step| in_order.dependents(step).to_vec()), [vec![2], vec![0], vec![3], vec![]]);
+    assert_eq!(
+        [1, 2, 0, 3].map(|step| in_order.dependents(step).to_vec()),
+        [vec![2], vec![0], vec![3], vec![]]
+    );
     assert_eq!(in_order.steps[0].dispatched_by(), [2]);
     assert_eq!(in_order.steps[3].dispatched_by(), [0], "it needs nothing, and waits for its turn");
     assert!(in_order.steps[3].is_due(&[Need::Failed]) && !in_order.steps[3].is_due(&[Need::Pending]));
