@@ -14,7 +14,7 @@ use crate::dynamic::Dynamic;
 use crate::machine::signal_of;
 
 /// The longest type of an event that is listened for.
-const LONGEST_TYPE: usize = 200;
+const LONGEST_TYPE: usize = 190;
 
 pub(super) fn emit(reader: &mut Reader<'_>, node: &Node) -> Option<Action> {
     let fields = reader.object(node, &["event"], &[])?;
