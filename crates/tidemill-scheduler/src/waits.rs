@@ -141,7 +141,9 @@ async fn drop_alarms(
     let members: Vec<String> = (0_u32..)
         .zip(&plan.steps)
         .filter(|(_, step)| step.is_orchestrated())
-        .map(|(at, step)| Slot { run: run.to_owned(), step: at, item: None, name: step.id.to_string() }.member())
+        .map(|(at, step)| {
+            Slot { run: run.to_owned(), step: at, item: None, name: step.id.to_string() }.member()
+        })
         .collect();
     for stretch in members.chunks(500) {
         partition.drop_due(keys::WAITS, stretch).await?;

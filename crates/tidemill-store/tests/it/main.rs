@@ -33,3 +33,4 @@ mod search;
 mod sequences;
 mod services_odd;
 mod verify;
+mod waits;

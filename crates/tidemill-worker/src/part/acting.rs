@@ -205,7 +205,8 @@ async fn follow(
         Then::End(output) => ended(output.into()),
         Then::Gather { total } => {
             let run = (&*known.part.run, step);
-            crate::settler::keep(shared, store, run, (&turn, crate::settler::keep_items_ms(&known.run))).await;
+            crate::settler::keep(shared, store, run, (&turn, crate::settler::keep_items_ms(&known.run)))
+                .await;
             match super::gather::kept(shared, &known, step, total).await {
                 Ok(output) => ended(output),
                 Err(fault) => known.failed(fault),
