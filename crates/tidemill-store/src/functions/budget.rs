@@ -3,7 +3,7 @@
 use super::{Function, FunctionCall};
 use crate::{Error, Partition};
 
-pub(super) const SPEND: Function = Function { name: "tm1_spend", keys: &[], args: &["sums"] };
+pub(super) const SPEND: Function = Function { name: "tm1_spend", keys: &["live"], args: &["sums"] };
 
 /// What was used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl std::fmt::Display for BudgetField {
 }
 
 impl Partition {
-    /// Adds to what runs have used, each with all that it has started.
+    /// Adds to what runs have used, each with all that it has started. Those that have ended stay as they are.
     ///
     /// # Errors
     /// Redis is not reachable or refuses; whether it was added is then unknown.
@@ -56,13 +56,14 @@ impl Partition {
         if sums.is_empty() {
             return Ok(());
         }
-        let mut call = FunctionCall::new(&SPEND, sums.len());
+        let mut call = FunctionCall::new(&SPEND, 1 + sums.len());
+        call.key(&self.keys().live());
         for (run, _) in sums {
             call.key(&self.keys().run(run));
         }
         call.arg(sums.len());
-        for (_, spent) in sums {
-            call.arg(spent.steps).arg(spent.cost_micros);
+        for (run, spent) in sums {
+            call.arg(run).arg(spent.steps).arg(spent.cost_micros);
         }
         let _: i64 = self.link().query("adding to budgets", call.command()).await?;
         Ok(())
