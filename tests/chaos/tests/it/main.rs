@@ -11,6 +11,7 @@
 )]
 
 mod clock;
+mod crashes;
 mod deaths;
 mod documents;
 mod entries;

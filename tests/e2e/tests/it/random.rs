@@ -2,6 +2,8 @@
 //!
 //! `TIDEMILL_CASES` says how many workflows each test draws (30), `TIDEMILL_SEED` from where on.
 
+#![expect(clippy::print_stdout, reason = "a test says how much it has tried")]
+
 mod drive;
 mod judge;
 mod mortal;
@@ -76,11 +78,6 @@ impl Case {
         let (whole, block) = workflow.split_once('#').unwrap_or((workflow, ""));
         let plan = self.plans.get(whole)?;
         if block.is_empty() { Some(Arc::clone(plan)) } else { plan.block(block).cloned() }
-    }
-
-    /// Whether a run's output does not depend on when it was done: those of generated blocks do.
-    fn is_told(&self, id: &str) -> bool {
-        !id.contains('~')
     }
 
     async fn publish(&self, store: &Store) {
@@ -310,10 +307,28 @@ fn most_random_workflows_are_certain_and_all_kinds_of_steps_are_among_them() {
     let certain = cases.iter().filter(|case| case.prediction.is_certain).count();
     assert!(certain > 150, "only {certain} of 300 can be predicted in full");
     let text: String = cases.iter().map(|case| case.text.as_str()).collect();
-    let words = ["switch", "for_each", "repeat", "race", "wait", "signal", "approval", "steps", "workflow", "goto", "compensate", "finally", "join", "when", "batch", "detached"];
+    let words = [
+        "switch",
+        "for_each",
+        "repeat",
+        "race",
+        "wait",
+        "signal",
+        "approval",
+        "steps",
+        "workflow",
+        "goto",
+        "compensate",
+        "finally",
+        "join",
+        "when",
+        "batch",
+        "detached",
+    ];
     for word in words {
         assert!(text.contains(&format!("\"{word}\"")), "no {word} was drawn");
     }
-    let states: std::collections::BTreeSet<_> = cases.iter().map(|case| case.prediction.state.as_str()).collect();
+    let states: std::collections::BTreeSet<_> =
+        cases.iter().map(|case| case.prediction.state.as_str()).collect();
     assert_eq!(states.len(), 4, "{states:?}");
 }

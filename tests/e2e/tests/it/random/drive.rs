@@ -99,7 +99,8 @@ async fn send(store: &Store, case: &Case, (run, step): (&str, &str), id: &str, p
     let (plan, _) = planned(case, &record, step).unwrap();
     let name = format!("go-{step}");
     let letter =
-        json!({ "type": "signal", "name": name, "id": id, "payload": payload, "by": "test", "at_ms": 1 }).to_string();
+        json!({ "type": "signal", "name": name, "id": id, "payload": payload, "by": "test", "at_ms": 1 })
+            .to_string();
     let listens = |planned: &&(u32, &tidemill_workflow::PlanStep)| {
         matches!(&planned.1.action, Action::Wait(Wait::Signal(_)))
             || matches!(&planned.1.then_wait, Some(Wait::Signal(_)))

@@ -116,7 +116,7 @@ impl Maker {
                 0..8 => self.switch(&id, &needs, &mut steps),
                 8..16 => self.goto(&id, &needs, &mut steps),
                 _ => {
-                    let mut step = self.action(&id, depth, &steps, &needs, join.is_none());
+                    let mut step = self.action(&id, depth, (&steps, &needs, join.is_none()));
                     step["id"] = json!(id);
                     self.circumstances(&mut step, &needs, join);
                     steps.push(step);
@@ -186,7 +186,7 @@ impl Maker {
         json!({ "tool": "act", "with": { "do": "ok", "out": out }, "retry": { "max_attempts": 2, "base_ms": 2 } })
     }
 
-    fn action(&mut self, id: &str, depth: u32, steps: &[Value], needs: &[String], reads: bool) -> Value {
+    fn action(&mut self, id: &str, depth: u32, (steps, needs, reads): (&[Value], &[String], bool)) -> Value {
         let is_deep = depth > 1 || self.left == 0;
         match self.random.random_range(0..100) {
             0..36 => {
@@ -206,7 +206,7 @@ impl Maker {
             70..78 => self.block(depth),
             78..84 => self.items_in_blocks(depth),
             84..90 => self.loops(depth),
-            _ => self.race(depth),
+            _ => self.race(),
         }
     }
 
@@ -347,7 +347,7 @@ impl Maker {
     }
 
     /// At most one branch wins, or who does would not be certain.
-    fn race(&mut self, depth: u32) -> Value {
+    fn race(&mut self) -> Value {
         let has_winner = self.chance(85);
         let count = self.random.random_range(2..4);
         let winner = self.random.random_range(0..count);
@@ -356,14 +356,14 @@ impl Maker {
                 let id = self.id();
                 let mut step = if has_winner && branch == winner {
                     let works = self.works();
-                    if self.chance(50) { works } else { self.only(works, depth) }
+                    if self.chance(50) { works } else { self.only(works) }
                 } else {
                     match self.random.random_range(0..3) {
                         // it would never end if nobody won
                         0 if has_winner => json!({ "wait": { "signal": format!("never-{id}") } }),
                         1 => {
                             let fails = self.failing();
-                            self.only(fails, depth)
+                            self.only(fails)
                         }
                         _ => self.failing(),
                     }
@@ -375,7 +375,7 @@ impl Maker {
         json!({ "race": branches })
     }
 
-    fn only(&mut self, mut step: Value, _depth: u32) -> Value {
+    fn only(&mut self, mut step: Value) -> Value {
         step["id"] = json!(self.id());
         let output = format!("${{ .steps.{}.output }}", step["id"].as_str().unwrap_or_default());
         json!({ "steps": [step], "output": output })
