@@ -49,6 +49,8 @@ codes! {
     InvalidMember = "invalid_member", 400, "A member has a bad value";
     /// A query parameter is unknown or has a bad value.
     InvalidQuery = "invalid_query", 400, "A query parameter is unknown or has a bad value";
+    /// Somebody else may do this.
+    NotAllowed = "not_allowed", 403, "Others may do this";
     /// Nothing under this path.
     UnknownPath = "unknown_path", 404, "There is nothing under this path";
     /// No such workflow or version.
@@ -67,8 +69,6 @@ codes! {
     UnknownSignal = "unknown_signal", 404, "No step of the run waits for such a signal";
     /// No such service.
     UnknownService = "unknown_service", 404, "No such service is defined";
-    /// Somebody else may do this.
-    NotAllowed = "not_allowed", 403, "Others may do this";
     /// The path does not take this method.
     MethodNotAllowed = "method_not_allowed", 405, "The path does not take this method";
     /// The client sent too slowly.

@@ -18,7 +18,7 @@ use crate::table::{Cell, Table, shortened};
   tidemill pause workflow refund --reason 'wrong rates'
   tidemill pause queue mail --reason 'mail server moves'")]
 pub(crate) struct Arguments {
-    #[command(subcommand)]
+    #[command(flatten)]
     target: Target,
 }
 
@@ -26,22 +26,24 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tidemill resume workflow refund --reason 'rates are right again'")]
 pub(crate) struct ResumeArguments {
-    #[command(subcommand)]
+    #[command(flatten)]
     target: Target,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Target {
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
     /// A run, with the runs that are parts of it
-    Run(Named),
+    Run,
     /// A workflow: its runs, and those that would start
-    Workflow(Named),
+    Workflow,
     /// A queue: workers claim nothing of it
-    Queue(Named),
+    Queue,
 }
 
 #[derive(Debug, clap::Args)]
-struct Named {
+struct Target {
+    /// What it is
+    kind: Kind,
     /// Id of the run, or name of the workflow or queue
     name: String,
     #[command(flatten)]
@@ -62,10 +64,11 @@ pub(crate) async fn resume(context: &Context, arguments: ResumeArguments) -> Out
 }
 
 async fn act(context: &Context, target: &Target, pauses: bool) -> Outcome {
-    let (what, Named { why, .. }) = match target {
-        Target::Run(named) => (What::Run(&named.name), named),
-        Target::Workflow(named) => (What::Workflow(&named.name), named),
-        Target::Queue(named) => (What::Queue(&named.name), named),
+    let Target { kind, name, why } = target;
+    let what = match kind {
+        Kind::Run => What::Run(name),
+        Kind::Workflow => What::Workflow(name),
+        Kind::Queue => What::Queue(name),
     };
     let who = why.who();
     let by = By { who: &who, why: why.reason() };

@@ -6,7 +6,22 @@ use tidemill_producer::http::openapi_json;
 use crate::door::Door;
 
 /// Every route of the API, as the design names them.
-const ROUTES: [(&str, &str); 39] = [
+const ROUTES: [(&str, &str); 54] = [
+    ("post", "/v1/runs/{id}/signals/{name}"),
+    ("post", "/v1/runs/{id}/steps/{step}/decision"),
+    ("get", "/v1/approvals"),
+    ("post", "/v1/runs/{id}/retry"),
+    ("post", "/v1/runs/{id}/rerun"),
+    ("post", "/v1/runs/{id}/steps/{step}/skip"),
+    ("get", "/v1/operations"),
+    ("post", "/v1/runs/{id}/pause"),
+    ("post", "/v1/runs/{id}/resume"),
+    ("post", "/v1/workflows/{name}/pause"),
+    ("post", "/v1/workflows/{name}/resume"),
+    ("post", "/v1/queues/{name}/pause"),
+    ("post", "/v1/queues/{name}/resume"),
+    ("get", "/v1/paused"),
+    ("post", "/v1/bulk"),
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
     ("get", "/v1/jobs/{id}/why"),
