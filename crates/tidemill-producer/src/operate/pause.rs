@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tidemill_protocol::RunState;
-use tidemill_store::{Operation, Partition, PauseAnswer, PauseNote, PauseOf, RunQuery, Store};
+use tidemill_store::{Operation, Partition, PauseAnswer, PauseNote, PauseOf, Store};
 use utoipa::ToSchema;
 
 use super::{By, bounded};
@@ -15,13 +14,10 @@ use crate::refusal::{Code, Refusal};
 use crate::views;
 use crate::workflows::Workflows;
 
-/// Runs that are looked at together.
-const PAGE: usize = 500;
-
 /// What is paused or resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What<'a> {
-    /// A run, with the runs that are parts of it.
+    /// A run, with the runs that it has asked for, and theirs: what begins in one of them looks at all that it is a part of.
     Run(&'a str),
     /// A workflow: its runs, and those that would start.
     Workflow(&'a str),
@@ -106,14 +102,12 @@ pub async fn pause(
         PauseAnswer::Done => true,
         PauseAnswer::Already => false,
         PauseAnswer::RunEnded => {
-            let detail = format!("run {subject:?} has ended, or is ending: what is done at its end is not held up");
+            let detail =
+                format!("run {subject:?} has ended, or is ending: what is done at its end is not held up");
             return Err(Refusal::new(Code::AlreadyEnded, detail));
         }
         PauseAnswer::RunGone => return Err(views::unknown_run(&subject)),
     };
-    if let What::Run(id) = what {
-        parts(store, partition, (id, pauses), &note).await?;
-    }
     let mut woken = 0;
     if !pauses {
         for partition in store.partitions() {
@@ -132,36 +126,8 @@ async fn of_run<'s>(store: &'s Store, id: &str) -> Result<&'s Partition, Refusal
         }
     }
     views::run_exists(store, id).await?;
-    let detail = format!("run {id:?} is asked for and has not started: pause its workflow, or wait until it has started");
+    let detail = format!(
+        "run {id:?} is asked for and has not started: pause its workflow, or wait until it has started"
+    );
     Err(Refusal::new(Code::NotWaiting, detail))
-}
-
-/// The runs that a run has asked for, and theirs, are parts of it.
-async fn parts(
-    store: &Store,
-    partition: &Partition,
-    (run, pauses): (&str, bool),
-    note: &PauseNote,
-) -> Result<(), Refusal> {
-    let states: Vec<RunState> = RunState::ALL.into_iter().filter(|state| !state.is_terminal()).collect();
-    let mut parents = vec![run.to_owned()];
-    while let Some(parent) = parents.pop() {
-        let query = RunQuery { parent: Some(parent), states: states.clone(), ..RunQuery::default() };
-        let mut after = None;
-        loop {
-            let page = store.search(&query, after.as_ref(), PAGE, PAGE * 10).await?;
-            for child in page.runs {
-                let nothing = Operation::default();
-                let answer = partition.pause(PauseOf::Run(&child.id), pauses.then_some(note), &nothing).await?;
-                if matches!(answer, PauseAnswer::Done | PauseAnswer::Already) {
-                    parents.push(child.id);
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-    }
-    Ok(())
 }
