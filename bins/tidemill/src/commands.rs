@@ -3,6 +3,7 @@
 mod approve;
 mod audit;
 mod backup;
+mod bulk;
 mod cancel;
 mod completions;
 mod cron;
@@ -114,6 +115,7 @@ enum Command {
     Pause(pause::Arguments),
     Resume(pause::ResumeArguments),
     Paused(pause::ListArguments),
+    Bulk(bulk::Arguments),
     Operations(skip::OperationsArguments),
     Audit(audit::Arguments),
     History(history::Arguments),
@@ -227,6 +229,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Pause(arguments) => Box::pin(pause::pause(context, arguments)).await,
         Command::Resume(arguments) => Box::pin(pause::resume(context, arguments)).await,
         Command::Paused(pause::ListArguments {}) => Box::pin(pause::list(context)).await,
+        Command::Bulk(arguments) => Box::pin(bulk::run(context, arguments)).await,
         Command::Operations(arguments) => Box::pin(skip::operations(context, arguments)).await,
         Command::Audit(arguments) => Box::pin(audit::run(context, arguments)).await,
         Command::History(arguments) => Box::pin(history::run(context, arguments)).await,

@@ -22,6 +22,19 @@ use crate::table::{Cell, Table};
   tidemill runs --parent order-42
   tidemill runs --state live --json | jq -r .id")]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    filters: Filters,
+    /// Most runs
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    /// Go on where an earlier listing ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+/// Which runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct Filters {
     /// Only of this workflow: NAME or NAME@VERSION
     #[arg(long, short)]
     workflow: Option<String>,
@@ -46,12 +59,6 @@ pub(crate) struct Arguments {
     /// Also blocks of workflows that run on their own: rounds of loops, branches of races
     #[arg(long)]
     blocks: bool,
-    /// Most runs
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Go on where an earlier listing ended
-    #[arg(long)]
-    cursor: Option<String>,
 }
 
 /// Runs that are read for one page: between two pages Redis serves others.
@@ -61,7 +68,7 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     let now_ms = context.store.home().now_ms().await?;
     let limit = arguments.limit as usize;
     let mut after = arguments.cursor.as_deref().map(cursor_of).transpose()?;
-    let query = query_of(arguments, now_ms)?;
+    let query = arguments.filters.query(now_ms)?;
     let (mut runs, mut more) = (Vec::new(), true);
     while more && runs.len() < limit {
         let page = context.store.search(&query, after.as_ref(), limit - runs.len(), LOOKED_AT).await?;
@@ -76,30 +83,33 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-fn cursor_of(text: &str) -> Outcome<RunCursor> {
+pub(super) fn cursor_of(text: &str) -> Outcome<RunCursor> {
     let wrong = || Error::usage(format!("--cursor {text:?} is not one that a listing gave"));
     RunCursor::parse(text).ok_or_else(wrong)
 }
 
-fn query_of(arguments: Arguments, now_ms: u64) -> Outcome<RunQuery> {
-    let usage = |flag: &str, why: String| Error::usage(format!("{flag}: {why}"));
-    let states: Result<Vec<Vec<RunState>>, String> =
-        arguments.state.iter().map(|word| search::states_of(word)).collect();
-    let labels: Result<Vec<(String, String)>, String> =
-        arguments.label.iter().map(|label| search::label_of(label)).collect();
-    let time = |flag: &str, text: Option<String>| -> Outcome<Option<u64>> {
-        text.map(|text| time_of(&text, now_ms).map_err(|why| usage(flag, why))).transpose()
-    };
-    Ok(RunQuery {
-        workflow: arguments.workflow,
-        states: states.map_err(|why| usage("--state", why))?.concat(),
-        labels: labels.map_err(|why| usage("--label", why))?,
-        tenant: arguments.tenant,
-        parent: arguments.parent,
-        since_ms: time("--since", arguments.since)?,
-        until_ms: time("--until", arguments.until)?,
-        blocks: arguments.blocks,
-    })
+impl Filters {
+    /// As the store searches.
+    pub(super) fn query(self, now_ms: u64) -> Outcome<RunQuery> {
+        let usage = |flag: &str, why: String| Error::usage(format!("{flag}: {why}"));
+        let states: Result<Vec<Vec<RunState>>, String> =
+            self.state.iter().map(|word| search::states_of(word)).collect();
+        let labels: Result<Vec<(String, String)>, String> =
+            self.label.iter().map(|label| search::label_of(label)).collect();
+        let time = |flag: &str, text: Option<String>| -> Outcome<Option<u64>> {
+            text.map(|text| time_of(&text, now_ms).map_err(|why| usage(flag, why))).transpose()
+        };
+        Ok(RunQuery {
+            workflow: self.workflow,
+            states: states.map_err(|why| usage("--state", why))?.concat(),
+            labels: labels.map_err(|why| usage("--label", why))?,
+            tenant: self.tenant,
+            parent: self.parent,
+            since_ms: time("--since", self.since)?,
+            until_ms: time("--until", self.until)?,
+            blocks: self.blocks,
+        })
+    }
 }
 
 /// A time in Unix milliseconds: so long ago, an instant, or the number itself.
