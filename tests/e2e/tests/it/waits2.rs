@@ -60,7 +60,7 @@ async fn a_child_that_is_cancelled_while_it_waits_for_its_turn_ends_the_step_tha
     pool.stands("holder", 0, StepState::Waiting).await;
     pool.run("asks", "p", "{}").await;
     tidemill_testkit::wait_until(LONG, "the child to wait for its turn", async || {
-        pool.cli(&["ZSCORE", "tm:{0}:due:@runs", "j:p~sub.0"]).await != ""
+        !pool.cli(&["ZSCORE", "tm:{0}:due:@runs", "j:p~sub.0"]).await.is_empty()
     })
     .await
     .unwrap();
