@@ -8,6 +8,7 @@
 )]
 
 mod backup;
+mod bulk;
 mod cli;
 mod cron;
 mod dead;
