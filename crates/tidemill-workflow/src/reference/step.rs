@@ -32,16 +32,16 @@ impl Walk<'_> {
         if step.decide(&needs) == Decision::Skip {
             return Ok(Record::skipped());
         }
+        // it may run before all that it reads has ended
+        if step.join != Join::All && !step.references().steps.is_empty() {
+            self.is_certain = false;
+        }
         if let Some(when) = &step.when {
             match when.is_true(&self.scope(), &self.limits) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Record::skipped()),
                 Err(_) => return Ok(Record::failed(EXPRESSION)),
             }
-        }
-        // it may run before all that it reads has ended
-        if step.join != Join::All && !step.references().steps.is_empty() {
-            self.is_certain = false;
         }
         self.act(index)
     }

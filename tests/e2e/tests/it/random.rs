@@ -11,6 +11,7 @@ mod script;
 mod shape;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,16 @@ impl Case {
     }
 }
 
+/// Workflows that are tried side by side.
+const AT_ONCE: u64 = 30;
+
+/// What one test draws from, a stage at a time.
+fn seeds(salt: u64) -> impl Iterator<Item = Range<u64>> {
+    let (first, count) = (number("TIDEMILL_SEED", 20_000 * salt), number("TIDEMILL_CASES", 30));
+    let end = first + count;
+    (first..end).step_by(AT_ONCE as usize).map(move |from| from..end.min(from + AT_ONCE))
+}
+
 /// A server with all that works on it.
 struct Stage {
     server: RedisServer,
@@ -112,9 +123,8 @@ struct Stage {
 
 impl Stage {
     /// Draws the cases and asks for all their runs at once.
-    async fn set(salt: u64) -> Self {
-        let (first, count) = (number("TIDEMILL_SEED", 20_000 * salt), number("TIDEMILL_CASES", 30));
-        let cases: Vec<Case> = (first..first + count).map(Case::draw).collect();
+    async fn set(seeds: Range<u64>) -> Self {
+        let cases: Vec<Case> = seeds.map(Case::draw).collect();
         let server = RedisServer::start().await.unwrap();
         let settings = tidemill_store::Settings { url: server.url(), ..tidemill_store::Settings::default() };
         let store = Store::new(&settings, "tm", 1).unwrap();
@@ -170,7 +180,7 @@ impl Stage {
                 })
                 .filter(|(_, state, steps)| !state.is_terminal() || !steps.is_empty())
                 .collect();
-            panic!("it does not end: {open:#?}\n{}", case.story(&came));
+            panic!("it does not end: {open:#?}\nnot done: {world:?}\n{}", case.story(&came));
         }
         came
     }
@@ -237,7 +247,12 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_workflows_come_to_what_the_reference_says() {
-    let stage = Stage::set(1).await;
+    for seeds in seeds(1) {
+        comes_true(&Stage::set(seeds).await).await;
+    }
+}
+
+async fn comes_true(stage: &Stage) {
     let (_schedulers, _workers) = ([stage.scheduler(), stage.scheduler()], [stage.worker(), stage.worker()]);
     let came = stage.play_all().await;
     stage.judge(&came, Terms { deaths: 0, cancelled: false }).await;
@@ -245,7 +260,12 @@ async fn random_workflows_come_to_what_the_reference_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_workflows_come_to_the_same_while_workers_and_schedulers_are_killed() {
-    let stage = Stage::set(2).await;
+    for seeds in seeds(2) {
+        comes_true_in_spite_of_deaths(&Stage::set(seeds).await).await;
+    }
+}
+
+async fn comes_true_in_spite_of_deaths(stage: &Stage) {
     let expected: usize =
         stage.cases.iter().map(|case| case.asked.calls.values().map(Vec::len).sum::<usize>()).sum();
     let (mut schedulers, mut workers) =
@@ -270,7 +290,12 @@ async fn random_workflows_come_to_the_same_while_workers_and_schedulers_are_kill
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_workflows_end_when_they_are_cancelled_at_any_moment() {
-    let stage = Stage::set(3).await;
+    for seeds in seeds(3) {
+        ends_when_cancelled(&Stage::set(seeds).await).await;
+    }
+}
+
+async fn ends_when_cancelled(stage: &Stage) {
     let (_scheduler, _workers) = (stage.scheduler(), [stage.worker(), stage.worker()]);
     let cancelling = join_all(stage.cases.iter().map(async |case| {
         let mut random = SmallRng::seed_from_u64(case.seed ^ 3);

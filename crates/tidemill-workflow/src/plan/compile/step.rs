@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Compiler, Entry, Level, name};
-use crate::definition::{ActionDefinition, OnError, RepeatDefinition, StepDefinition, WaitDefinition};
+use crate::definition::{ActionDefinition, Join, OnError, RepeatDefinition, StepDefinition, WaitDefinition};
 use crate::plan::spot::{Locals, Spot};
 use crate::plan::{Action, ForEach, Plan, PlanStep, Repeat, Tolerance};
 use crate::source::Segment;
@@ -47,7 +47,7 @@ impl Compiler<'_> {
         PlanStep {
             needs: graph.needs_of(at).to_vec(),
             join: step.join,
-            when: Expr::behind(gates(level, at), condition),
+            when: Expr::behind(gates(level, (at, step.join)), condition),
             chosen_by: level.choices.of(at),
             rescues: level.gotos.to(at).to_vec(),
             for_each,
@@ -126,13 +126,15 @@ impl Compiler<'_> {
 }
 
 /// What has to be so for the step to run, besides its condition.
-fn gates(level: &Level<'_>, at: u32) -> Vec<Gate> {
+fn gates(level: &Level<'_>, (at, join): (u32, Join)) -> Vec<Gate> {
     let named = |step: u32| (step, level.graph.id(step));
     let chosen =
         level.choices.of(at).map(|by| Gate::Chosen { switch: named(by.switch), step: level.graph.id(at) });
     let rescues = level.gotos.to(at);
     let failed = (!rescues.is_empty()).then(|| Gate::Failed(rescues.iter().copied().map(named).collect()));
-    let spared = level.gotos.spared(level.graph, at).into_iter().map(|step| Gate::Spared(named(step)));
+    // a join that does not wait for all counts a failed need as failed; whether it has failed already would be a matter of time
+    let spared = if join == Join::All { level.gotos.spared(level.graph, at) } else { Vec::new() };
+    let spared = spared.into_iter().map(|step| Gate::Spared(named(step)));
     chosen.into_iter().chain(failed).chain(spared).collect()
 }
 

@@ -21,6 +21,7 @@ enum When {
 }
 
 /// What is still to be done for a run.
+#[derive(Debug)]
 pub(super) struct World {
     signals: Vec<(String, String, Value, When)>,
     questions: Vec<(String, String, u32, bool)>,
