@@ -4,8 +4,8 @@
 
 mod answer;
 mod batch;
-mod bulk;
 mod body;
+mod bulk;
 mod clients;
 mod events;
 mod history;

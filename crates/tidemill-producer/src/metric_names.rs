@@ -40,7 +40,16 @@ const REQUEST_SECONDS: MetricName = MetricName::new(
 );
 
 /// The names of this crate, for the page that lists them.
-pub const ALL: &[MetricName] = &[ACCEPTED, REFUSED, TURNED_AWAY, DEFINITIONS_REFUSED, RATE_LIMITED, OPERATIONS, BATCH_LINES, REQUEST_SECONDS];
+pub const ALL: &[MetricName] = &[
+    ACCEPTED,
+    REFUSED,
+    TURNED_AWAY,
+    DEFINITIONS_REFUSED,
+    RATE_LIMITED,
+    OPERATIONS,
+    BATCH_LINES,
+    REQUEST_SECONDS,
+];
 
 const LINES: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 

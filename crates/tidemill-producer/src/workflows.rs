@@ -58,7 +58,8 @@ impl Workflows {
     /// # Errors
     /// No such workflow is published, its definition cannot be read or is damaged, or Redis is not available.
     pub async fn plan(&self, target: &str) -> Result<Arc<Plan>, Refusal> {
-        let (whole, block) = target.split_once('#').map_or((target, None), |(whole, path)| (whole, Some(path)));
+        let (whole, block) =
+            target.split_once('#').map_or((target, None), |(whole, path)| (whole, Some(path)));
         let asked = target_of(whole)?;
         let version = match asked.version {
             Some(version) => version,

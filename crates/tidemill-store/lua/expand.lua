@@ -1,11 +1,13 @@
 -- Begins a `for_each`: its inputs stand in `items` already (written by the caller, who owns the step's entry); dispatches the
 -- first ones, as many as may run at once.
--- Replies: 1 expanded | 0 stale | -1 conflict | -3 run gone.
+-- Replies: 1 expanded | 0 stale | -1 conflict | -2 the run has ended or is ending (nothing was done, the entry is still the caller's) |
+-- -3 run gone.
 local function expand(keys, args)
   local stream, run, audit, items, target = unpack(keys)
   local group, who, entry, id, workflow, step, name, attempt, total, first, queue, keep_ms = unpack(args)
-  local found, now = redis.call('HMGET', run, 'st', 'q', 's' .. step), now_ms()
+  local found, now = redis.call('HMGET', run, 'st', 'q', 's' .. step, 'to'), now_ms()
   local was = parse_record(found[3])
+  if found[1] and (RUN_ENDED[found[1]] or found[4]) then return -2 end
   if not take(stream, group, entry) then return 0 end
   redis.call('XDEL', stream, entry)
   if not found[1] then return -3 end

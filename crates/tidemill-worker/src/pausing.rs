@@ -31,8 +31,7 @@ impl Pauses {
     /// Reads it anew.
     pub(crate) async fn read(&self, home: &Partition) -> Result<(), tidemill_store::Error> {
         let Paused { workflows, queues } = home.paused().await?;
-        let now =
-            Known { workflows: workflows.into_keys().collect(), queues: queues.into_keys().collect() };
+        let now = Known { workflows: workflows.into_keys().collect(), queues: queues.into_keys().collect() };
         self.known.send_if_modified(|known| {
             let is_other = *known != now;
             if is_other {

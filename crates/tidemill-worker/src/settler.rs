@@ -417,7 +417,21 @@ async fn begin(shared: &Shared, store: &Partition, queue: &str, (entry, expand):
     };
     let begun =
         shared.persist("beginning a for_each", || store.expand(queue, &shared.consumer, &expansion)).await;
-    count(shared, &[begun]);
+    if begun {
+        return count(shared, &[true]);
+    }
+    // its run may have ended, or begun to, meanwhile: then the entry is still ours; otherwise this changes nothing
+    let fault = crate::outcome::Fault::new("run_ended", "the run had ended before");
+    let cancelled = crate::assignment::step_end(
+        run.clone(),
+        *step,
+        StepState::Cancelled,
+        *attempt,
+        std::time::Duration::ZERO,
+    );
+    let mode = tidemill_store::Mode { did_not_run: true, ..cancelled.mode };
+    let cancelled = StepEnd { error: Some(fault), mode, ..cancelled };
+    steps(shared, store, (queue, run.home()), &[(entry.clone(), Box::new(cancelled))]).await;
 }
 
 async fn end(shared: &Shared, store: &Partition, queue: &str, (entry, finish): (&EntryId, &Finish)) {

@@ -18,9 +18,9 @@ mod template;
 
 pub use any_tool::AnyTool;
 pub use definition::{
-    ActionDefinition, ApprovalDefinition, BlockDefinition, CallDefinition, CaseDefinition, Definition, FailurePolicy,
-    ForEachDefinition, GroupDefinition, Join, MAX_NESTING, MAX_STEPS, OnError, Pick, RemindDefinition,
-    RepeatDefinition, SignalDefinition, StepDefinition, SwitchDefinition, WaitDefinition,
+    ActionDefinition, ApprovalDefinition, BlockDefinition, CallDefinition, CaseDefinition, Definition,
+    FailurePolicy, ForEachDefinition, GroupDefinition, Join, MAX_NESTING, MAX_STEPS, OnError, Pick,
+    RemindDefinition, RepeatDefinition, SignalDefinition, StepDefinition, SwitchDefinition, WaitDefinition,
 };
 pub use diff::{Audience, Change, ChangeKind, Diff};
 pub use expr::{BoundFilter, ExprError, Fault, Filter, Limits};
@@ -28,9 +28,9 @@ pub use fits::Fits;
 pub use nearest::nearest;
 pub use orchestrate::{ChildTarget, advance};
 pub use plan::{
-    Again, Kept,
-    Action, Approval, Branch, Budget, Child, ChosenBy, Decision, Finish, Fires, ForEach, Group, Need, OnFull, OnReject,
-    OnTimeout, Plan, PlanStep, ProgramPlan, Reminder, Repeat, Signal, Tolerance, ToolCatalog, Wait,
+    Action, Again, Approval, Branch, Budget, Child, ChosenBy, Decision, Finish, Fires, ForEach, Group, Kept,
+    Need, OnFull, OnReject, OnTimeout, Plan, PlanStep, ProgramPlan, Reminder, Repeat, Signal, Tolerance,
+    ToolCatalog, Wait,
 };
 pub use problem::{Problem, ProblemCode, Problems};
 pub use schema::Schema;

@@ -48,10 +48,8 @@ pub(crate) async fn run(context: &Context, arguments: Arguments) -> Outcome {
 
 /// The JSON of labels that are written `NAME=VALUE`.
 fn labels_of(words: &[String]) -> Outcome<Option<String>> {
-    let labels: Result<serde_json::Map<_, _>, String> = words
-        .iter()
-        .map(|word| search::label_of(word).map(|(name, value)| (name, value.into())))
-        .collect();
+    let labels: Result<serde_json::Map<_, _>, String> =
+        words.iter().map(|word| search::label_of(word).map(|(name, value)| (name, value.into()))).collect();
     let labels = labels.map_err(|why| Error::usage(format!("--label: {why}")))?;
     Ok((!labels.is_empty()).then(|| serde_json::Value::Object(labels).to_string()))
 }

@@ -66,7 +66,8 @@ fn query_of(asked: &BulkRequest) -> Result<RunQuery, Refusal> {
         states.extend(search::states_of(word).map_err(bad)?);
     }
     if states.is_empty() {
-        let detail = "name the states of the runs that are meant (\"states\"): nothing is done to runs of any state";
+        let detail =
+            "name the states of the runs that are meant (\"states\"): nothing is done to runs of any state";
         return Err(Refusal::new(Code::MissingMember, detail));
     }
     let labels: Result<Vec<_>, _> = asked.labels.iter().map(|label| search::label_of(label)).collect();
@@ -96,7 +97,8 @@ pub(super) async fn bulk(
         read(&door, request, "{\"action\": \"cancel\", \"states\": [\"live\"], \"reason\": \"…\"}").await?;
     let query = query_of(&asked)?;
     let cursor = asked.cursor.as_deref().map(|text| {
-        let wrong = || Refusal::new(Code::InvalidMember, "the cursor is not one that an answer gave as \"next\"");
+        let wrong =
+            || Refusal::new(Code::InvalidMember, "the cursor is not one that an answer gave as \"next\"");
         RunCursor::parse(text).ok_or_else(wrong)
     });
     let by = who(&asker, asked.by.as_deref());

@@ -170,7 +170,10 @@ pub(super) async fn decide(
 ) -> Result<Json<Decided>, Refusal> {
     let asked: DecisionRequest = read(&door, request, "{\"approve\": true, \"by\": \"…\"}").await?;
     if asked.by.trim().is_empty() {
-        return Err(Refusal::new(Code::MissingMember, "a decision wants to know whose it is: the member \"by\""));
+        return Err(Refusal::new(
+            Code::MissingMember,
+            "a decision wants to know whose it is: the member \"by\"",
+        ));
     }
     let decision = Decision {
         approve: asked.approve,

@@ -123,7 +123,8 @@ pub(super) async fn cancel(
             if ended {
                 door.intake().meters().operated("cancel");
                 let by = asker.who();
-                let operation = Operation { kind: "cancel", subject: &id, by, why: &reason, ..Operation::default() };
+                let operation =
+                    Operation { kind: "cancel", subject: &id, by, why: &reason, ..Operation::default() };
                 partition.note_operation(&operation).await?;
             }
             return if ended { Ok(cancelled(id, true)) } else { Err(over(&id)) };

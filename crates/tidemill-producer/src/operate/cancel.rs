@@ -35,7 +35,8 @@ pub async fn cancel(partition: &Partition, run: &str, cancel: Cancel<'_>) -> Res
     };
     match partition.stop_run(&stop).await? {
         Some(true) => {
-            let operation = Operation { kind: "cancel", subject: run, by: &by, why: &why, ..Operation::default() };
+            let operation =
+                Operation { kind: "cancel", subject: run, by: &by, why: &why, ..Operation::default() };
             partition.note_operation(&operation).await?;
             Ok(true)
         }

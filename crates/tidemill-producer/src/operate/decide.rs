@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tidemill_protocol::{StepRecord, StepState};
-use tidemill_store::{Content, Delivered, Operation, Slot, Store, StepLetter};
+use tidemill_store::{Content, Delivered, Operation, Slot, StepLetter, Store};
 use tidemill_workflow::orchestrate::{may_decide, question};
 use tidemill_workflow::{Action, Plan};
 use utoipa::ToSchema;
@@ -68,9 +68,13 @@ pub async fn decide(
     (run, step): (&str, &str),
     decision: Decision<'_>,
 ) -> Result<Decided, Refusal> {
-    let feedback: &RawValue = serde_json::from_str(decision.feedback.unwrap_or("null").trim()).map_err(|error| {
-        Refusal::new(Code::InvalidJson, format!("the feedback is no JSON: {error}; text needs its quotes"))
-    })?;
+    let feedback: &RawValue =
+        serde_json::from_str(decision.feedback.unwrap_or("null").trim()).map_err(|error| {
+            Refusal::new(
+                Code::InvalidJson,
+                format!("the feedback is no JSON: {error}; text needs its quotes"),
+            )
+        })?;
     let known = Known::read(store, workflows, run).await?;
     let index = known.step(step)?;
     let id = check(&known.plan, index, &decision)?;
@@ -80,7 +84,9 @@ pub async fn decide(
     let mut expected = decision.iteration;
     for _ in 0..TRIES {
         match look(&known, index, id).await? {
-            Seen::Asks(_, iteration) | Seen::Busy(iteration) if expected.is_some_and(|seen| seen != iteration) => {
+            Seen::Asks(_, iteration) | Seen::Busy(iteration)
+                if expected.is_some_and(|seen| seen != iteration) =>
+            {
                 return Err(conflict(run, id));
             }
             Seen::Asks(seen, iteration) => {
@@ -112,14 +118,21 @@ fn check<'p>(plan: &'p Plan, index: u32, decision: &Decision<'_>) -> Result<&'p 
             .filter(|step| matches!(step.action, Action::Approval(_)))
             .map(|step| &*step.id)
             .collect();
-        let hint = if asking.is_empty() { "none of its steps does".to_owned() } else { format!("ask for {}", asking.join(", ")) };
+        let hint = if asking.is_empty() {
+            "none of its steps does".to_owned()
+        } else {
+            format!("ask for {}", asking.join(", "))
+        };
         return Err(Refusal::new(Code::NotWaiting, format!("step {id:?} asks nobody for approval: {hint}")));
     };
     if may_decide(approval, decision.by, decision.roles) {
         return Ok(id);
     }
     let (by, who) = (decision.by, approval.who.join(", "));
-    Err(Refusal::new(Code::NotAllowed, format!("{by:?} may not decide about step {id:?}: only {who} may (names or roles)")))
+    Err(Refusal::new(
+        Code::NotAllowed,
+        format!("{by:?} may not decide about step {id:?}: only {who} may (names or roles)"),
+    ))
 }
 
 async fn look(known: &Known<'_>, index: u32, id: &str) -> Result<Seen, Refusal> {
@@ -133,7 +146,8 @@ async fn look(known: &Known<'_>, index: u32, id: &str) -> Result<Seen, Refusal> 
     let seen = record.map(|record| String::from_utf8_lossy(&record).into_owned()).unwrap_or_default();
     let state = StepRecord::parse(&seen).map(|record| record.state);
     let asks = memo.as_deref().and_then(question);
-    let not_waiting = |what: &str| Refusal::new(Code::NotWaiting, format!("step {id:?} does not ask now: {what}"));
+    let not_waiting =
+        |what: &str| Refusal::new(Code::NotWaiting, format!("step {id:?} does not ask now: {what}"));
     match (state, asks) {
         _ if is_ending => Err(known.ended()),
         (Some(StepState::Waiting), Some(question)) => Ok(Seen::Asks(seen, question.iteration)),
@@ -171,7 +185,9 @@ async fn deliver(
     match known.partition.deliver(&[letter]).await?.first() {
         Some(Delivered::Woke) => {}
         Some(Delivered::RunGone) => return Err(crate::views::unknown_run(run)),
-        Some(Delivered::Kept | Delivered::Nothing | Delivered::Unwanted) | None => return Err(conflict(run, id)),
+        Some(Delivered::Kept | Delivered::Nothing | Delivered::Unwanted) | None => {
+            return Err(conflict(run, id));
+        }
     }
     let by = By { who: decision.by, why: if feedback.get() == "null" { "" } else { feedback.get() } };
     let kind = if decision.approve { "approve" } else { "reject" };
@@ -180,6 +196,8 @@ async fn deliver(
 }
 
 fn conflict(run: &str, step: &str) -> Refusal {
-    let detail = format!("somebody else has decided about step {step:?} of run {run:?}, or its question has changed; look again");
+    let detail = format!(
+        "somebody else has decided about step {step:?} of run {run:?}, or its question has changed; look again"
+    );
     Refusal::new(Code::Conflict, detail)
 }

@@ -61,7 +61,9 @@ pub async fn redo(
     }
     if !record.state.is_terminal() {
         let state = record.state.as_str();
-        let detail = format!("run {run:?} is {state}: only what has ended is done again; cancel it first, or skip the step that holds it up");
+        let detail = format!(
+            "run {run:?} is {state}: only what has ended is done again; cancel it first, or skip the step that holds it up"
+        );
         return Err(Refusal::new(Code::StillRuns, detail));
     }
     let from = match redo.from {
@@ -102,18 +104,27 @@ async fn ask(
 ) -> Result<(String, &'static str), Refusal> {
     if let Some(id) = redo.id {
         check_id(id).map_err(|error| Refusal::new(Code::InvalidMember, error.to_string()))?;
-        return Ok((id.to_owned(), if hand_in(store, known, (id, from), redo).await? { "queued" } else { "duplicate" }));
+        return Ok((
+            id.to_owned(),
+            if hand_in(store, known, (id, from), redo).await? { "queued" } else { "duplicate" },
+        ));
     }
     for n in 1..=MOST {
         let id = format!("{}.r{n}", known.record.id);
         check_id(&id).map_err(|error| {
-            Refusal::new(Code::InvalidMember, format!("give the new run an id: one made of this run's is none ({error})"))
+            Refusal::new(
+                Code::InvalidMember,
+                format!("give the new run an id: one made of this run's is none ({error})"),
+            )
         })?;
         if hand_in(store, known, (&id, from), redo).await? {
             return Ok((id, "queued"));
         }
     }
-    Err(Refusal::new(Code::Conflict, format!("run {:?} was done again {MOST} times; give the new run an id", known.record.id)))
+    Err(Refusal::new(
+        Code::Conflict,
+        format!("run {:?} was done again {MOST} times; give the new run an id", known.record.id),
+    ))
 }
 
 /// `false`: there is a run of that id, or one was asked for.
@@ -138,8 +149,12 @@ async fn hand_in(
         ("id", id.as_bytes()),
         ("_source", source.as_bytes()),
     ];
-    let texts =
-        [("tenant", &record.tenant), ("user", &record.user), ("priority", &priority), ("queue", &record.queue)];
+    let texts = [
+        ("tenant", &record.tenant),
+        ("user", &record.user),
+        ("priority", &priority),
+        ("queue", &record.queue),
+    ];
     fields.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?.as_bytes()))));
     let words = ["mode", "result_ttl_ms", "traceparent", "tracestate", "labels"];
     for (name, value) in words.into_iter().zip(&kept) {

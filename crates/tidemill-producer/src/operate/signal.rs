@@ -77,22 +77,30 @@ pub async fn signal(
             Signalled::NeverWaits => return Err(nobody(&known, signal.name)),
             Signalled::Full => {
                 let most = tidemill_store::MOST_EARLY_SIGNALS;
-                let detail = format!("run {run:?} keeps {most} signals for which no step listens yet; it keeps no more");
+                let detail = format!(
+                    "run {run:?} keeps {most} signals for which no step listens yet; it keeps no more"
+                );
                 return Err(Refusal::new(Code::TooManySignals, detail));
             }
         };
         return Ok(Sent { run: run.to_owned(), signal: signal.name.to_owned(), id, state });
     }
-    Err(Refusal::new(Code::Conflict, format!("who listens in run {run:?} changes faster than it can be asked; send it again")))
+    Err(Refusal::new(
+        Code::Conflict,
+        format!("who listens in run {run:?} changes faster than it can be asked; send it again"),
+    ))
 }
 
 fn check_word(what: &str, word: &str) -> Result<(), Refusal> {
-    let is_one = !word.is_empty() && word.len() <= LONGEST_NAME && !word.chars().any(|c| c.is_whitespace() || c.is_control());
+    let is_one = !word.is_empty()
+        && word.len() <= LONGEST_NAME
+        && !word.chars().any(|c| c.is_whitespace() || c.is_control());
     if is_one {
         return Ok(());
     }
     let shown: String = word.chars().take(40).collect();
-    let detail = format!("the {what} of the signal is {shown:?}; expected 1 to {LONGEST_NAME} bytes without spaces");
+    let detail =
+        format!("the {what} of the signal is {shown:?}; expected 1 to {LONGEST_NAME} bytes without spaces");
     Err(Refusal::new(Code::InvalidMember, detail))
 }
 
@@ -101,7 +109,8 @@ fn waiters(known: &Known<'_>, name: &str) -> Result<Vec<u32>, Refusal> {
     let plan = &known.plan;
     let listens = |step: &u32| {
         plan.step(*step).is_some_and(|step| {
-            matches!(step.action, Action::Program(_)) || step.signal().is_some_and(|signal| signal.name == name)
+            matches!(step.action, Action::Program(_))
+                || step.signal().is_some_and(|signal| signal.name == name)
         })
     };
     let waiters: Vec<u32> = (0..plan.main()).filter(listens).collect();
@@ -123,11 +132,7 @@ fn nobody(known: &Known<'_>, name: &str) -> Refusal {
 }
 
 /// It must fit those who listen now; where nobody does, one of those who will.
-fn check_payload(
-    known: &Known<'_>,
-    waiters: &[u32],
-    (name, payload): (&str, &Value),
-) -> Result<(), Refusal> {
+fn check_payload(known: &Known<'_>, waiters: &[u32], (name, payload): (&str, &Value)) -> Result<(), Refusal> {
     let state = |step: u32| known.record.steps.get(&step).map_or(StepState::Pending, |record| record.state);
     let listening: Vec<u32> =
         waiters.iter().copied().filter(|step| state(*step) == StepState::Waiting).collect();
@@ -152,7 +157,11 @@ fn check_payload(
     Err(Refusal::new(Code::InvalidPayload, detail).with_problems(problems))
 }
 
-async fn send(known: &Known<'_>, waiters: &[u32], (signal, id): (&Signal<'_>, &str)) -> Result<Signalled, Refusal> {
+async fn send(
+    known: &Known<'_>,
+    waiters: &[u32],
+    (signal, id): (&Signal<'_>, &str),
+) -> Result<Signalled, Refusal> {
     let at_ms = known.partition.now_ms().await?;
     let payload: &RawValue = serde_json::from_str(signal.payload.trim())
         .map_err(|error| Refusal::new(Code::InvalidJson, error.to_string()))?;
@@ -163,11 +172,17 @@ async fn send(known: &Known<'_>, waiters: &[u32], (signal, id): (&Signal<'_>, &s
         payload.get(),
         Value::from(bounded(signal.by)),
     );
-    let candidate = |step: &u32| {
-        (*step, known.plan.step(*step).map_or("?", |step| &*step.id), known.queue_of(*step))
-    };
+    let candidate =
+        |step: &u32| (*step, known.plan.step(*step).map_or("?", |step| &*step.id), known.queue_of(*step));
     let candidates: Vec<(u32, &str, &str)> = waiters.iter().map(candidate).collect();
     let (run, workflow) = (known.record.id.as_str(), known.record.workflow.as_str());
-    let new = NewSignal { run, workflow, name: signal.name, id, letter: letter.as_bytes(), candidates: &candidates };
+    let new = NewSignal {
+        run,
+        workflow,
+        name: signal.name,
+        id,
+        letter: letter.as_bytes(),
+        candidates: &candidates,
+    };
     Ok(known.partition.signal(&new).await?)
 }

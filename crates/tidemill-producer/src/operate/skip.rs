@@ -87,13 +87,21 @@ fn success<'a>(known: &'a Known<'_>, slot: &'a Slot, output: &'a str) -> (Vec<St
     let all = plan.dependents(step);
     let mut dependents = Vec::with_capacity(all.len().min(WIDEST));
     for dependent in all.iter().take(WIDEST) {
-        let (Some(planned), Some(fires)) = (plan.step(*dependent), plan.fires_when(*dependent)) else { continue };
+        let (Some(planned), Some(fires)) = (plan.step(*dependent), plan.fires_when(*dependent)) else {
+            continue;
+        };
         let queue = known.queue_of(*dependent);
         let target = targets.iter().position(|target| target == queue).unwrap_or_else(|| {
             targets.push(queue.to_owned());
             targets.len() - 1
         });
-        dependents.push(Dependent { step: *dependent, name: &planned.id, ended: fires.ended, ok: fires.ok, target });
+        dependents.push(Dependent {
+            step: *dependent,
+            name: &planned.id,
+            ended: fires.ended,
+            ok: fires.ok,
+            target,
+        });
     }
     let outcome = StepOutcome {
         entry: none(),
@@ -139,9 +147,14 @@ fn told(known: &Known<'_>, slot: &Slot, given: Given) -> Result<bool, Refusal> {
     match given {
         Given::Recorded => Ok(false),
         Given::RunEnded => Ok(true),
-        Given::Runs => refuse(Code::StepRuns, "is being run by a worker; skip it while it waits, or cancel the run"),
+        Given::Runs => {
+            refuse(Code::StepRuns, "is being run by a worker; skip it while it waits, or cancel the run")
+        }
         Given::Ended => refuse(Code::AlreadyEnded, "has ended already"),
-        Given::Pending => refuse(Code::StepPending, "has not become ready: skip what it waits for, or wait until its turn has come"),
+        Given::Pending => refuse(
+            Code::StepPending,
+            "has not become ready: skip what it waits for, or wait until its turn has come",
+        ),
         Given::Over => Err(known.ended()),
         Given::RunGone => Err(crate::views::unknown_run(run)),
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 use tidemill_protocol::{CHILD, Labels, StepRecord, StepState};
-use tidemill_store::{ItemText, JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Spent, Store, keys};
+use tidemill_store::{
+    ItemText, JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Spent, Store, keys,
+};
 use tidemill_workflow::Plan;
 
 use super::lines::{Parked, places_of};

@@ -8,8 +8,8 @@ mod door;
 mod durability;
 mod events;
 mod limits;
-mod mode;
 mod lines;
+mod mode;
 mod page;
 
 mod pool;

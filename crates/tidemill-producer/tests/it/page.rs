@@ -60,8 +60,13 @@ async fn bring_about(door: &Door, hook: &str) {
             let home = door.store.partition_of(name);
             for (at, run) in [(1_000, "first"), (2_000, "second")] {
                 let member = GroupMember { partition: 0, run: run.to_owned() };
-                let entrance =
-                    Entrance { group: name, limit: 1, when_full: WhenFull::Queue, member: &member, asked: at };
+                let entrance = Entrance {
+                    group: name,
+                    limit: 1,
+                    when_full: WhenFull::Queue,
+                    member: &member,
+                    asked: at,
+                };
                 home.enter_group(&entrance).await.unwrap();
             }
         }

@@ -130,7 +130,10 @@ fn ends_of(run: &Prepared, source: Option<RunRecord>, from: Option<&str>) -> Res
     };
     let ends = Ends::of(&run.plan, source, &from);
     if ends.again.roots.is_empty() {
-        return Err(refuse("nothing_to_do", "every step of the other run has ended well: there is nothing to do again"));
+        return Err(refuse(
+            "nothing_to_do",
+            "every step of the other run has ended well: there is nothing to do again",
+        ));
     }
     Ok(ends)
 }

@@ -134,7 +134,11 @@ impl Prepared {
     }
 
     fn more(&self) -> Option<u32> {
-        if self.ends.is_none() && self.plan.roots().len() > MOST_ROOTS { u32::try_from(MOST_ROOTS).ok() } else { None }
+        if self.ends.is_none() && self.plan.roots().len() > MOST_ROOTS {
+            u32::try_from(MOST_ROOTS).ok()
+        } else {
+            None
+        }
     }
 
     /// The step's own queue, else the one that the caller wants, else the workflow's.

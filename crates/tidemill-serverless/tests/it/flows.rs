@@ -283,7 +283,8 @@ fn branches_that_fail_one_after_the_other_fail_the_fork() {
 
 #[test]
 fn a_document_that_is_begun_anew_asks_for_children_of_other_keys() {
-    let mut host = Host::new(&document("- a: { call: echo, with: { n: 1 } }"), &json!({})).answering(|_, _| None);
+    let mut host =
+        Host::new(&document("- a: { call: echo, with: { n: 1 } }"), &json!({})).answering(|_, _| None);
     assert_eq!(host.run(), Ended::Stuck);
     let before = host.open();
     host.anew();

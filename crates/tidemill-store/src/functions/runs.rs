@@ -382,7 +382,8 @@ impl Partition {
         .await
     }
 
-    /// Begins a `for_each` after its inputs were written. `false`: stale, in conflict, or the run is gone.
+    /// Begins a `for_each` after its inputs were written. `false`: stale, in conflict, or the run is gone; or it has ended or is ending,
+    /// and then the entry is still the caller's.
     ///
     /// # Errors
     /// Redis is not reachable or refuses; the outcome is then unknown and may be tried again.

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tidemill_protocol::{AuditRecord, EntryId, RunState, StepState};
 use tidemill_store::{
-    Closing, Content, Delivered, EndRun, NextClosing, Partition, Settings, Settled, StepLetter, Store,
-    Waited, Waiting,
+    Closing, Content, Delivered, EndRun, Expansion, NextClosing, Partition, Settings, Settled, StepLetter,
+    Store, Waited, Waiting,
 };
 
 use crate::flow::{WF, audit, moves, outcome, run, slot, start, start_with, step_of};
@@ -327,4 +327,29 @@ async fn of_many_who_begin_or_end_a_runs_closing_one_does() {
         assert_eq!(ends, ["queued running", "running compensating", "compensating compensated"]);
         claim_left(&pool).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_for_each_is_not_begun_in_a_run_that_has_ended() {
+    let pool = Pool::start().await;
+    let entries = claimed(&pool, "r", vec![("in", b"1")]).await;
+    assert_eq!(pool.home().end_run(&end("r", RunState::Cancelled)).await.unwrap(), Some(true));
+    let expansion = Expansion {
+        entry: &entries[0],
+        run: "r",
+        workflow: WF,
+        step: 0,
+        name: "a",
+        attempt: 1,
+        total: 3,
+        concurrency: 3,
+        queue: "default",
+        keep_ms: 60_000,
+    };
+    assert!(!pool.home().expand("default", "w1", &expansion).await.unwrap());
+    let cancelled = outcome(&entries[0], "r", 0, StepState::Cancelled);
+    let targets = ["default".to_owned()];
+    let settled = pool.home().settle_steps("default", "w1", &targets, &[cancelled]).await.unwrap();
+    assert_eq!(settled, [Settled::Recorded], "the step was still the caller's to settle");
+    assert!(audit(&pool, "r").await.iter().all(|record| !record.subject.contains('[')));
 }

@@ -39,7 +39,9 @@ pub(super) async fn inherit(shared: &Shared, store: &Partition, known: &mut [Kno
         return;
     }
     for known in known {
-        let Some(note) = ancestors(&known.part.run).find_map(|run| paused.get(run)).cloned() else { continue };
+        let Some(note) = ancestors(&known.part.run).find_map(|run| paused.get(run)).cloned() else {
+            continue;
+        };
         known.fields.insert("pz".to_owned(), note);
     }
 }

@@ -59,7 +59,9 @@ impl Program {
         }
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
-            let handle = thread.spawn_scoped(scope, || compile(source, variables)).map_err(|error| error.to_string())?;
+            let handle = thread
+                .spawn_scoped(scope, || compile(source, variables))
+                .map_err(|error| error.to_string())?;
             handle.join().map_err(|_| "the jq compiler broke on it".to_owned())
         });
         compiled.map_err(|error| format!("cannot be compiled: {error}"))?

@@ -213,10 +213,7 @@ fn a_hundred_definitions_of_twenty_steps_are_compiled_at_once() {
     assert!(took.as_millis() < bound, "{took:?}");
 }
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the time that compiling takes is what is measured"
-)]
+#[expect(clippy::disallowed_types, reason = "the time that compiling takes is what is measured")]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -28,9 +28,7 @@ impl Pool {
     async fn gate_is_shut(&self, run: &str) {
         tidemill_testkit::wait_until(LONG, "the gate", async || {
             let found = self.store.home().run(run).await.unwrap();
-            found.is_some_and(|run| {
-                run.steps.get(&1).is_some_and(|step| step.state == StepState::Waiting)
-            })
+            found.is_some_and(|run| run.steps.get(&1).is_some_and(|step| step.state == StepState::Waiting))
         })
         .await
         .unwrap();

@@ -92,8 +92,10 @@ impl Pool {
     }
 }
 
-/// What a run gave: its state and output, and of each step the state and output.
-fn gave(run: &RunRecord) -> (RunState, Value, BTreeMap<u32, (StepState, Option<String>)>) {
+/// How a run ended: its state, its output, and of each step its state and output.
+type Gave = (RunState, Value, BTreeMap<u32, (StepState, Option<String>)>);
+
+fn gave(run: &RunRecord) -> Gave {
     let output = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let steps = run
         .steps
@@ -116,7 +118,7 @@ impl Dice {
 fn workflow(number: u64) -> String {
     let mut dice = Dice(number.wrapping_mul(7_919) + 1);
     let count = 2 + dice.below(8);
-    let failure = if number % 3 == 0 { "finish" } else { "fail_fast" };
+    let failure = if number.is_multiple_of(3) { "finish" } else { "fail_fast" };
     let mut text = format!("name: w{number}\nfailure: {failure}\nsteps:\n");
     for step in 0..count {
         let mut needs: Vec<u64> = (0..step.min(3)).map(|_| dice.below(step)).collect();
@@ -130,7 +132,7 @@ fn workflow(number: u64) -> String {
         text.push_str(&match dice.below(8) {
             0 if step + 2 < count => format!(
                 "    switch:\n      - {{ when: \"${{ {} }}\", then: [c{step}] }}\n      - {{ default: [d{step}] }}\n  - {{ id: c{step}, tool: echo, with: c }}\n  - {{ id: d{step}, tool: echo, with: d }}\n",
-                number % 2 == 0
+                number.is_multiple_of(2)
             ),
             1 => format!(
                 "    tool: jq.transform\n    for_each: {{ items: \"${{ [range({})] }}\", concurrency: 3 }}\n    with: {{ filter: '. * 2', input: \"${{ .item }}\" }}\n",

@@ -33,8 +33,7 @@ impl Desk {
         approve: bool,
         by: &str,
     ) -> Result<Decided, Refusal> {
-        let decision =
-            Decision { approve, by, roles: &[], feedback: Some("\"shorter\""), iteration: None };
+        let decision = Decision { approve, by, roles: &[], feedback: Some("\"shorter\""), iteration: None };
         operate::decide(&pool.store, &self.workflows, (run, step), decision).await
     }
 
@@ -55,8 +54,7 @@ impl Desk {
     /// Waits until a question stands open.
     async fn asked(&self, pool: &Pool, run: &str, iteration: u32) {
         tidemill_testkit::wait_until(LONG, "the question", async || {
-            let page =
-                operate::questions(&pool.store, &self.workflows, None, (None, 10)).await.unwrap();
+            let page = operate::questions(&pool.store, &self.workflows, None, (None, 10)).await.unwrap();
             page.questions.iter().any(|question| question.run == run && question.iteration == iteration)
         })
         .await
@@ -71,7 +69,11 @@ fn code<T>(answer: Result<T, Refusal>) -> Option<Code> {
 /// How often each step of a run was begun.
 async fn begun(pool: &Pool, run: &str) -> Vec<String> {
     let audit = pool.store.home().audit(run, 0, usize::MAX).await.unwrap();
-    audit.iter().filter(|record| record.subject != "@" && record.to == "running").map(|r| r.subject.clone()).collect()
+    audit
+        .iter()
+        .filter(|record| record.subject != "@" && record.to == "running")
+        .map(|r| r.subject.clone())
+        .collect()
 }
 
 /// What is stored is what the audit says.
@@ -87,7 +89,11 @@ async fn a_signal_is_checked_at_the_door_and_why_says_what_is_waited_for() {
     pool.publish("name: paid\nsteps:\n  - { id: s0, wait: { signal: paid, schema: { type: object, required: [amount] } } }\n  - { id: s1, needs: [s0], tool: echo, with: { got: \"${ .steps.s0.output.amount }\" } }\n").await;
     pool.run("paid", "r", "{}").await;
     pool.stands("r", 0, StepState::Waiting).await;
-    assert!(desk.why(&pool, "r").await.contains("step s0 waits for signal `paid`"), "{}", desk.why(&pool, "r").await);
+    assert!(
+        desk.why(&pool, "r").await.contains("step s0 waits for signal `paid`"),
+        "{}",
+        desk.why(&pool, "r").await
+    );
     assert_eq!(code(desk.signal(&pool, "r", "payd", "{}").await), Some(Code::UnknownSignal));
     assert_eq!(code(desk.signal(&pool, "r", "paid", "{}").await), Some(Code::InvalidPayload));
     assert_eq!(code(desk.signal(&pool, "r", "paid", "{").await), Some(Code::InvalidJson));
@@ -184,9 +190,16 @@ async fn a_run_is_done_again_from_what_failed_or_from_any_step_and_keeps_the_res
     assert_eq!(run.state, RunState::Failed);
     assert_eq!(desk.redo(&pool, "r", None).await.unwrap(), "r.r1");
     let again = pool.ended("r.r1").await;
-    assert_eq!((again.state, again.source.as_deref()), (RunState::Failed, Some("r")), "it has the same input");
+    assert_eq!(
+        (again.state, again.source.as_deref()),
+        (RunState::Failed, Some("r")),
+        "it has the same input"
+    );
     let begun_again = begun(&pool, "r.r1").await;
-    assert!(begun_again.contains(&"c".to_owned()) && !begun_again.contains(&"a".to_owned()), "{begun_again:?}");
+    assert!(
+        begun_again.contains(&"c".to_owned()) && !begun_again.contains(&"a".to_owned()),
+        "{begun_again:?}"
+    );
     // with another input it goes well
     let redo = Redo { from: Some("c"), input: Some("{\"ok\": true}"), id: Some("better"), by: BY };
     operate::redo(&pool.store, &desk.workflows, "r", redo).await.unwrap();
