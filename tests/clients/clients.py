@@ -1,4 +1,5 @@
 """Every client enqueues jobs and runs, and reads back what the pool made of them."""
+import hashlib
 import json
 import os
 import signal
@@ -45,6 +46,8 @@ def publish(pool):
 
 
 def define(pool, name, source):
+    text = source.encode() if isinstance(source, str) else source
+    pool.db("HSET", f"{PREFIX}versions:{name}", "1", "active", "1:sha256", hashlib.sha256(text).hexdigest(), "1:at", 1)
     pool.db("HSET", f"{PREFIX}workflow:{name}", 1, source)
     pool.db("HSET", PREFIX + "workflows", name, 1)
 

@@ -14,6 +14,8 @@ const RULES = {
   user: /^[!-~]{1,128}$/,
   priority: DIGIT,
   queue: /^[A-Za-z0-9._-]{1,64}$/,
+  mode: /^(classic|state_machine|optimized|hybrid)$/,
+  labels: TEXT,
   delay_ms: NUMBER,
   run_at_ms: NUMBER,
   timeout_ms: NUMBER,
@@ -46,6 +48,21 @@ export class Malformed extends Error {
   }
 }
 
+function areLabels(text) {
+  let labels;
+  try {
+    labels = JSON.parse(text);
+  } catch {
+    return false;
+  }
+  if (labels === null || typeof labels !== 'object' || Array.isArray(labels)) return false;
+  const entries = Object.entries(labels);
+  const fits = (value) =>
+    ['number', 'boolean'].includes(typeof value) ||
+    (typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 256 && !/[\x00-\x1f\x7f-\x9f]/.test(value));
+  return entries.length <= 32 && entries.every(([name, value]) => /^[A-Za-z0-9._/-]{1,64}$/.test(name) && fits(value));
+}
+
 /** The job of an entry's [name, value] pairs in bytes: its fields as text and numbers, `input` as a value. */
 export function read(pairs) {
   if (pairs.length > MAX_FIELDS) throw new Malformed('malformed', `the entry has more than ${MAX_FIELDS} fields`);
@@ -68,6 +85,9 @@ export function read(pairs) {
     } else {
       job[name] = field(name, value);
     }
+  }
+  if ('labels' in job && !areLabels(job.labels)) {
+    throw new Malformed('malformed', 'field labels is no JSON object of at most 32 short texts, numbers or truth values');
   }
   if ('tool' in job === 'workflow' in job) throw new Malformed('malformed', 'the entry needs exactly one of tool and workflow');
   try {

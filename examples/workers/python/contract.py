@@ -10,6 +10,7 @@ DIGIT = re.compile(rb"[0-9]")
 ENTRY = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 TARGET = re.compile(rb"[A-Za-z0-9._@/-]{1,128}")
 TEXT = re.compile(rb".*", re.DOTALL)
+LABEL = re.compile(r"[A-Za-z0-9._/-]{1,64}")
 RULES = {
     b"tool": TARGET,
     b"workflow": TARGET,
@@ -19,6 +20,8 @@ RULES = {
     **dict.fromkeys([b"tenant", b"user"], re.compile(rb"[!-~]{1,128}")),
     b"priority": DIGIT,
     b"queue": re.compile(rb"[A-Za-z0-9._-]{1,64}"),
+    b"mode": re.compile(rb"classic|state_machine|optimized|hybrid"),
+    b"labels": TEXT,
     **dict.fromkeys([b"delay_ms", b"run_at_ms", b"timeout_ms", b"deadline_ms", b"max_attempts", b"result_ttl_ms"], NUMBER),
     **dict.fromkeys([b"reply_to", b"traceparent", b"tracestate", b"v", b"_why", b"_ticket", b"_score"], TEXT),
     b"_entry": ENTRY,
@@ -65,11 +68,22 @@ def read(pairs):
         job["input"] = decode(fields.get(b"input", b"{}"), job.get("enc", "json"))
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise Malformed("malformed", f"the entry is not well-formed: {error}") from error
+    if "labels" in job and not are_labels(job["labels"]):
+        raise Malformed("malformed", "field labels is no JSON object of at most 32 short texts, numbers or truth values")
     for name in NUMBERS & job.keys():
         job[name] = int(job[name])
         if job[name] >= 1 << (32 if name in U32 else 64):
             raise Malformed("malformed", f"field {name} is too large a number")
     return job
+
+
+def are_labels(text):
+    try:
+        labels = json.loads(text)
+    except ValueError:
+        return False
+    fits = lambda value: isinstance(value, (bool, int, float)) or isinstance(value, str) and 0 < len(value.encode()) <= 256 and value.isprintable()
+    return isinstance(labels, dict) and len(labels) <= 32 and all(LABEL.fullmatch(name) and fits(value) for name, value in labels.items())
 
 
 def decode(data, encoding):
