@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use serde::Serialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tidemill_protocol::{CHILD, Labels, StepRecord, StepState};
 use tidemill_store::{
     ItemText, JobStatus, Partition, Place, RunRecord, RunSummary, Slot, Spent, Store, keys,
@@ -77,15 +79,34 @@ pub async fn run_result(
     let Some(record) = partition.run(&summary.id).await? else { return Err(unknown(&summary.id)) };
     let succeeded = record.state == tidemill_protocol::RunState::Succeeded;
     let output = record.output.as_deref().filter(|_| succeeded).and_then(raw_bytes);
-    let document = json!({
-        "id": record.id,
-        "state": record.state,
-        "output": output,
-        "error": record.error.and_then(raw),
-        "attempts": 1,
-        "finished_at_ms": record.ended_ms.unwrap_or(0),
-    });
-    Ok(Ok(document.to_string()))
+    let document = RunResult {
+        id: &record.id,
+        state: record.state.as_str(),
+        output,
+        error: record.error.and_then(raw),
+        attempts: 1,
+        finished_at_ms: record.ended_ms.unwrap_or(0),
+    };
+    Ok(Ok(document.text()))
+}
+
+/// A run's result as the wire contract writes it: texts of JSON stand in it as they are, members in their order and numbers with all
+/// their digits, as in the result that Redis keeps.
+#[derive(Serialize)]
+struct RunResult<'a> {
+    id: &'a str,
+    state: &'a str,
+    output: Option<Box<RawValue>>,
+    error: Option<Box<RawValue>>,
+    attempts: u32,
+    finished_at_ms: u64,
+}
+
+impl RunResult<'_> {
+    fn text(&self) -> String {
+        // texts and numbers only: there is nothing in it that could not be written
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 fn check(id: &str) -> Result<(), Refusal> {
@@ -361,4 +382,21 @@ pub(crate) async fn exists(store: &Store, id: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     requested(store, partition, id).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RunResult, raw};
+
+    #[test]
+    fn a_result_keeps_its_output_letter_for_letter() {
+        let output = r#"{"b":1,"a":12345678901234567890123}"#;
+        let (id, state) = ("r1", "succeeded");
+        let result =
+            RunResult { id, state, output: raw(output), error: None, attempts: 1, finished_at_ms: 7 };
+        let wanted = format!(
+            r#"{{"id":"r1","state":"succeeded","output":{output},"error":null,"attempts":1,"finished_at_ms":7}}"#
+        );
+        assert_eq!(result.text(), wanted);
+    }
 }
