@@ -51,6 +51,11 @@ async fn ten_thousand_jobs_and_five_hundred_runs_survive_kills_and_freezes() {
         if round % 2 == 1 {
             let mut dead = workers.remove(0);
             let consumer = dead.consumer();
+            // it may be the one that was frozen, and must have begun to claim again
+            let holds = async || {
+                if ids_held(&pool, &consumer).await.is_empty() { Err("nothing".to_owned()) } else { Ok(()) }
+            };
+            wait_for(LONG, "the worker to hold jobs", holds).await.unwrap();
             dead.process.kill().await.unwrap();
             let killed_ms = pool.home().now_ms().await.unwrap();
             lost.push((killed_ms, ids_held(&pool, &consumer).await));
